@@ -1,0 +1,6 @@
+//! The vocabulary and the rules, without IO and without a clock: time comes in as an argument.
+
+pub mod file_version;
+pub mod path;
+pub mod replica_path;
+pub mod shift;
