@@ -2,3 +2,4 @@
 //! storage: verified, atomic, durable. ARCHITECTURE.md is the map of this crate.
 
 pub mod model;
+pub mod wire;

@@ -1,6 +1,7 @@
 //! The vocabulary and the rules, without IO and without a clock: time comes in as an argument.
 
 pub mod file_version;
+pub mod job;
 pub mod path;
 pub mod replica_path;
 pub mod shift;

@@ -1,0 +1,3 @@
+//! What travels between detector and PPU (PROTOCOL.md), without sockets and without a clock.
+
+pub mod control;
