@@ -2,6 +2,8 @@
 
 pub mod file_version;
 pub mod job;
+pub mod message;
+pub mod offer;
 pub mod path;
 pub mod replica_path;
 pub mod shift;
