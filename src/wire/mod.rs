@@ -1,3 +1,4 @@
 //! What travels between detector and PPU (PROTOCOL.md), without sockets and without a clock.
 
 pub mod control;
+pub mod frame;
