@@ -6,9 +6,9 @@
 //! let bytes = encode(&FromPpu::ClockProbe { sent_ns: 7 }).unwrap();
 //! let mut decoder = Decoder::new(MAX_FRAME_BYTES);
 //! decoder.feed(&bytes[..3]);
-//! assert_eq!(decoder.next::<FromPpu>(), Ok(None));
+//! assert_eq!(decoder.next_message::<FromPpu>(), Ok(None));
 //! decoder.feed(&bytes[3..]);
-//! assert_eq!(decoder.next(), Ok(Some(FromPpu::ClockProbe { sent_ns: 7 })));
+//! assert_eq!(decoder.next_message(), Ok(Some(FromPpu::ClockProbe { sent_ns: 7 })));
 //! ```
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -109,7 +109,7 @@ fn encoded_bytes<T: Serialize>(item: &T) -> usize {
     postcard::experimental::serialized_size(item).unwrap_or(usize::MAX)
 }
 
-/// Makes messages of bytes that come in pieces of any size. Holds no more than what was fed since `next` last returned `None`,
+/// Makes messages of bytes that come in pieces of any size. Holds no more than what was fed since `next_message` last returned `None`,
 /// and one frame.
 #[derive(Debug)]
 pub struct Decoder {
@@ -147,7 +147,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`FrameError`]; the connection should be closed, with the error as the reason.
-    pub fn next<M: Message>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn next_message<M: Message>(&mut self) -> Result<Option<M>, FrameError> {
         while let Some(body) = self.next_body()? {
             if let Some(message) = decode(&body)? {
                 return Ok(Some(message));
@@ -239,8 +239,8 @@ mod tests {
         decoder.feed(&[5, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]);
         decoder.feed(&encode(&FromPpu::Heartbeat).unwrap());
         decoder.feed(&unknown);
-        assert_eq!(decoder.next(), Ok(Some(FromPpu::Heartbeat)));
-        assert_eq!(decoder.next::<FromPpu>(), Ok(None));
+        assert_eq!(decoder.next_message(), Ok(Some(FromPpu::Heartbeat)));
+        assert_eq!(decoder.next_message::<FromPpu>(), Ok(None));
         assert_eq!(decoder.missing(), Ok(LENGTH_BYTES));
     }
 
@@ -274,8 +274,8 @@ mod tests {
         decoder.feed(&1_025_u32.to_le_bytes()[3..]);
         let too_long = FrameError::TooLong { length: 1_025, limit: 1_024 };
         assert_eq!(decoder.missing(), Err(too_long.clone()));
-        assert_eq!(decoder.next::<FromPpu>(), Err(too_long.clone()));
-        assert_eq!(decoder.next::<FromPpu>(), Err(too_long), "the error stays");
+        assert_eq!(decoder.next_message::<FromPpu>(), Err(too_long.clone()));
+        assert_eq!(decoder.next_message::<FromPpu>(), Err(too_long), "the error stays");
 
         let message = FromPpu::Goodbye { reason: "x".repeat(MAX_FRAME_BYTES) };
         assert!(matches!(encode(&message), Err(FrameError::TooLong { .. })));
