@@ -1,6 +1,8 @@
 //! Detector and PPU through a simulated link, for every message: whatever the link does to the bytes, nobody panics,
 //! nobody is believed who does not know the key, and an honest link delivers everything in order.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
 use std::collections::VecDeque;
 
 use ppu_uringd::model::file_version::{Hash, Identity, OfferId, TransferId};
