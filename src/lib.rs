@@ -4,5 +4,6 @@
 pub mod daemon;
 pub mod land;
 pub mod model;
+pub mod simulate;
 pub mod rooted;
 pub mod wire;
