@@ -3,4 +3,5 @@
 
 pub mod model;
 pub mod rooted;
+pub mod store;
 pub mod wire;
