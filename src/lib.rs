@@ -6,4 +6,5 @@ pub mod land;
 pub mod model;
 pub mod simulate;
 pub mod rooted;
+pub mod store;
 pub mod wire;
