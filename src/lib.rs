@@ -2,4 +2,5 @@
 //! storage: verified, atomic, durable. ARCHITECTURE.md is the map of this crate.
 
 pub mod model;
+pub mod serve;
 pub mod wire;
