@@ -46,7 +46,7 @@ impl Ledger {
             hash: landed.hash,
             mode: landed.mode,
             local: landed.local,
-            offer,
+            offer: None,
             on_detector: true,
             seen: self.manifest_of(detector),
             closed,
@@ -61,7 +61,9 @@ impl Ledger {
         }
         let id = self.admit(now, version, out);
         if let Some(offer) = offer {
-            self.link_offer(detector, offer, id);
+            if let Some(version) = self.versions.get_mut(id) {
+                self.detectors[detector.index()].link_offer(offer, id, version);
+            }
             out.push(Order::AckLanded { detector, offers: vec![offer] });
         }
     }
@@ -70,9 +72,8 @@ impl Ledger {
     pub(super) fn admit(&mut self, now: Now, version: Version, out: &mut Vec<Order>) -> VersionId {
         let older = self.versions.newest(version.detector, &version.path);
         if let Some(older) = older {
-            let offer = self.versions.get(older).and_then(|v| v.offer);
-            if let Some(offer) = offer {
-                self.unlink_offer(version.detector, offer);
+            if let Some(older) = self.versions.get_mut(older) {
+                self.detectors[version.detector.index()].unlink_offer(older);
             }
             self.supersede(older, &version, out);
             self.leave_detector(older, out);
@@ -138,8 +139,9 @@ impl Ledger {
             ),
             LandFailure::SenderFailed | LandFailure::Io(_) => (Code::LandError, "It is tried again."),
         };
+        let long = format!("{path} of detector {name} did not land: {failure}. {advice}");
+        state.last_error = Some(long.clone());
         if first || mismatch {
-            let long = format!("{path} of detector {name} did not land: {failure}. {advice}");
             out.push(Order::Tell(Message::new(code, path.to_string(), long)));
         }
         self.ask_again(now, *detector, *id);

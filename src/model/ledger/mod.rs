@@ -16,6 +16,7 @@ mod copies;
 mod fact;
 mod landings;
 mod offers;
+mod report;
 mod room;
 mod tally;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{Ledger, Now, Order, Session, UNCOMMITTED_RECORDS_MAX, Version};
 use crate::model::file_version::{DetectorIndex, Hash, Identity, OfferId, TransferId, VersionId};
 use crate::model::job::LandJob;
 use crate::model::message::{Code, Message};
-use crate::model::offer::{Decline, Heartbeat, Offered, Wanted, Withdrawal};
+use crate::model::offer::{Decline, Heartbeat, OFFER_WINDOW, Offered, Wanted, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::record::Record;
 use crate::model::shift::ShiftId;
@@ -49,6 +49,8 @@ pub(super) struct Detector {
     wanted_bytes: u64,
     blocked_since: Option<Instant>,
     pub(super) counters: Counters,
+    /// For people.
+    pub(super) last_error: Option<String>,
 }
 
 /// What a detector's link is.
@@ -83,6 +85,30 @@ pub(super) struct Offer {
     /// Said while it was wanted; counts if the transfer brings nothing.
     withdrawn: Option<Withdrawal>,
     pub(super) told: bool,
+}
+
+impl Detector {
+    /// A landed version is known to the present session by this offer.
+    pub(super) fn link_offer(&mut self, offer: OfferId, id: VersionId, version: &mut Version) {
+        if let Some(before) = version.offer.replace(offer) {
+            self.landed.remove(&before);
+        }
+        self.landed.insert(offer, id);
+    }
+
+    pub(super) fn wanted_files(&self) -> u64 {
+        self.wanted_files
+    }
+
+    pub(super) fn files_without_room(&self) -> u64 {
+        if self.blocked_since.is_some() { self.waiting.len() as u64 } else { 0 }
+    }
+
+    pub(super) fn unlink_offer(&mut self, version: &mut Version) {
+        if let Some(offer) = version.offer.take() {
+            self.landed.remove(&offer);
+        }
+    }
 }
 
 pub(super) struct Unresolved {
@@ -208,6 +234,10 @@ impl Ledger {
                 }
                 known_hash = (version.identity.size == file.identity.size).then_some(version.hash);
             }
+            if state.offers.len() >= OFFER_WINDOW {
+                tracing::error!(path = %file.path, "a detector offers more than the protocol allows; ignored");
+                continue;
+            }
             let closed = now.at.checked_sub(Duration::from_micros(file.closed_us_ago)).unwrap_or(now.at);
             let offer = Offer {
                 path: file.path,
@@ -304,10 +334,11 @@ impl Ledger {
             }
             Decline::Failed(reason) => {
                 let told = std::mem::replace(&mut offer.told, true);
+                let path = offer.path.to_string();
+                let name = &self.settings.detectors[detector.index()].id;
+                let long = format!("Detector {name} cannot read {path}: {reason}. It is tried again.");
+                state.last_error = Some(long.clone());
                 if !told {
-                    let path = offer.path.to_string();
-                    let name = &self.settings.detectors[detector.index()].id;
-                    let long = format!("Detector {name} cannot read {path}: {reason}. It is tried again.");
                     out.push(Order::Tell(Message::new(Code::LandError, path, long)));
                 }
                 self.ask_again(now, detector, id);
@@ -317,10 +348,8 @@ impl Ledger {
                 let Some(known) = known else { return self.ask_again(now, detector, id) };
                 self.take_offer(detector, id);
                 self.refresh(known, identity, settled, out);
-                let state = &mut self.detectors[detector.index()];
-                state.landed.insert(id, known);
                 if let Some(version) = self.versions.get_mut(known) {
-                    version.offer = Some(id);
+                    self.detectors[detector.index()].link_offer(id, known, version);
                     if internal_copy_is_stored(&self.settings, version) {
                         out.push(Order::AckStored { detector, offers: vec![id] });
                     }
@@ -370,15 +399,6 @@ impl Ledger {
             self.record(Record::Gone { version: id }, out);
             self.versions.forget_if_done(id);
         }
-    }
-
-    /// Landed: later acknowledgements go to this offer.
-    pub(super) fn link_offer(&mut self, detector: DetectorIndex, offer: OfferId, id: VersionId) {
-        self.detectors[detector.index()].landed.insert(offer, id);
-    }
-
-    pub(super) fn unlink_offer(&mut self, detector: DetectorIndex, offer: OfferId) {
-        self.detectors[detector.index()].landed.remove(&offer);
     }
 
     pub(super) fn manifest_of(&self, detector: DetectorIndex) -> u64 {

@@ -1,0 +1,5 @@
+//! From the PPU's ramdisk to a storage: durable before it is called stored, and only while it is mounted.
+
+pub mod mount;
+#[cfg(test)]
+mod testing;
