@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod land;
 pub mod model;
 pub mod rooted;
+pub mod serve;
 pub mod simulate;
 pub mod store;
 pub mod wire;

@@ -7,6 +7,7 @@ mod logging;
 mod machine;
 mod simulate;
 mod size;
+mod status;
 mod stop;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     Simulate(simulate::Args),
+    Status(status::Args),
 }
 
 /// Look after configuration files.
@@ -66,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Status(args) => status::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
