@@ -2,6 +2,11 @@
 
 pub mod file_version;
 pub mod job;
+pub mod ledger;
+pub mod message;
+pub mod offer;
 pub mod path;
+pub mod record;
 pub mod replica_path;
 pub mod shift;
+pub mod status;

@@ -1,5 +1,7 @@
 //! Where a file lands and where it is stored: `/./` marks the part of a target that storages replicate.
 
+use serde::{Deserialize, Serialize};
+
 use super::path::{PathError, RelPath};
 
 /// A detector's `target` below the PPU's ramdisk, split at its `/./` (SPEC 1.4, 3.2).
@@ -15,7 +17,7 @@ use super::path::{PathError, RelPath};
 /// assert_eq!(target.landing(Some(&user_dir), &path).unwrap().as_bytes(), b"imgdir/500_501/path/to/data");
 /// assert_eq!(target.replica(Some(&user_dir), &path).unwrap().as_bytes(), b"500_501/path/to/data");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Below the ramdisk, on the ramdisk only.
     private: Option<RelPath>,

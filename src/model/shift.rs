@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::path::{PathError, RelPath};
+use super::replica_path::Target;
 
 /// A shift's identity: its start in milliseconds since the epoch on the PPU's clock, strictly increasing
 /// from one shift to the next even where that clock steps back.
@@ -20,6 +21,19 @@ pub struct Shift {
     pub gid: u32,
     /// Directory below each detector's target, `$UID`, `$GID`, `$SHIFT` already filled in.
     pub user_dir: Option<RelPath>,
+    /// Per detector: what is taken from where to where.
+    pub places: Vec<Place>,
+}
+
+/// A detector's part in a shift.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The detector's `id`.
+    pub detector: String,
+    /// Below the detector's ramdisk; `None` = all of it.
+    pub source: Option<RelPath>,
+    /// Below the PPU's ramdisk.
+    pub target: Target,
 }
 
 impl Shift {
@@ -28,7 +42,13 @@ impl Shift {
     ///
     /// # Errors
     /// [`PathError`] where the result is not a path below the target.
-    pub fn new(id: ShiftId, uid: u32, gid: u32, pattern: &str) -> Result<Self, PathError> {
+    pub fn new(
+        id: ShiftId,
+        uid: u32,
+        gid: u32,
+        pattern: &str,
+        places: Vec<Place>,
+    ) -> Result<Self, PathError> {
         let filled = pattern
             .replace("$UID", &uid.to_string())
             .replace("$GID", &gid.to_string())
@@ -37,7 +57,12 @@ impl Shift {
             "" => None,
             filled => Some(RelPath::new(filled.as_bytes())?),
         };
-        Ok(Self { id, uid, gid, user_dir })
+        Ok(Self { id, uid, gid, user_dir, places })
+    }
+
+    /// A detector's part.
+    pub fn place(&self, detector: &str) -> Option<&Place> {
+        self.places.iter().find(|place| place.detector == detector)
     }
 }
 
@@ -56,13 +81,13 @@ mod tests {
     #[test]
     fn user_dir_patterns() {
         let dir = |pattern: &str| {
-            let shift = Shift::new(ShiftId(1_785_542_399_000), 500, 501, pattern).unwrap();
+            let shift = Shift::new(ShiftId(1_785_542_399_000), 500, 501, pattern, vec![]).unwrap();
             shift.user_dir.map(|d| d.to_string())
         };
         assert_eq!(dir("$UID_$GID").as_deref(), Some("500_501"));
         assert_eq!(dir("").as_deref(), None);
         assert_eq!(dir("users/$UID/$SHIFT").as_deref(), Some("users/500/20260731-235959"));
-        assert!(Shift::new(ShiftId(0), 1, 1, "../$UID").is_err());
+        assert!(Shift::new(ShiftId(0), 1, 1, "../$UID", vec![]).is_err());
     }
 
     #[test]

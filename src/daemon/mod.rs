@@ -1,0 +1,3 @@
+//! Wiring and shutdown order of both roles; nothing else.
+
+pub mod hub;
