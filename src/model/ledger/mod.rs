@@ -56,10 +56,6 @@ pub struct Settings {
     pub detectors: Vec<DetectorSettings>,
     /// In the order of [`StorageIndex`].
     pub storages: Vec<StorageSettings>,
-    /// Tries of a copy before it counts as failed.
-    pub copy_tries: u32,
-    /// Pause before the second try of a copy; doubles from try to try.
-    pub copy_backoff: Duration,
 }
 
 /// See [`Settings`].
@@ -80,6 +76,12 @@ pub struct StorageSettings {
     pub internal: bool,
     /// Copies in flight.
     pub queue_depth: usize,
+    /// Tries of a copy before it counts as failed.
+    pub copy_tries: u32,
+    /// Pause before the second try of a copy; doubles from try to try.
+    pub retry_pause: Duration,
+    /// Longest such pause.
+    pub retry_pause_max: Duration,
 }
 
 /// See the module.
