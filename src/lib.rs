@@ -1,5 +1,6 @@
 //! `ppu-uringd` moves a detector's images to the ramdisk of a processing server (PPU) and on to every
 //! storage: verified, atomic, durable. ARCHITECTURE.md is the map of this crate.
 
+pub mod journal;
 pub mod model;
 pub mod wire;

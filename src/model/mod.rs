@@ -5,5 +5,6 @@ pub mod job;
 pub mod message;
 pub mod offer;
 pub mod path;
+pub mod record;
 pub mod replica_path;
 pub mod shift;
