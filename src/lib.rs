@@ -3,6 +3,7 @@
 
 pub mod daemon;
 pub mod land;
+pub mod journal;
 pub mod model;
 pub mod rooted;
 pub mod serve;
