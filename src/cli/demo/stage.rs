@@ -193,3 +193,23 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Fai
     let path = path.to_owned();
     move |error| Failure::Failed(format!("{operation} {}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configurations_are_valid_and_nothing_is_left() {
+        let stage = Stage::set_up(None, false).ok().unwrap();
+        let detector = ppu_config::Detector::load(&stage.detector_config).unwrap();
+        assert_eq!(detector.warnings, []);
+        assert_eq!(detector.config.ramdisk, stage.detector_ramdisk);
+        let ppu = ppu_config::Ppu::load(&stage.ppu_config).unwrap().config;
+        assert_eq!(ppu.detectors[0].address.port, detector.config.listen.port());
+        assert_eq!(ppu.interfaces.control, stage.control);
+        let places = [stage.ramdisks.path().to_owned(), stage.disk.path().to_owned()];
+        assert!(places.iter().all(|place| place.is_dir()));
+        drop(stage);
+        assert!(!places.iter().any(|place| place.exists()));
+    }
+}

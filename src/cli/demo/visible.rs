@@ -114,3 +114,32 @@ impl Watcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_every_arrival_also_in_new_directories() {
+        const FILES: u64 = 60;
+        let dir = tempfile::tempdir().unwrap();
+        let board = Arc::new(Board::default());
+        let watch = Watch::start(dir.path(), board.clone()).ok().unwrap();
+        let temporary = dir.path().join("file");
+        for number in 0..FILES {
+            let directory = dir.path().join(IMAGES).join(format!("run_{}/deep", number / 10));
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(&temporary, "x").unwrap();
+            fs::rename(&temporary, directory.join(format!("{number}"))).unwrap();
+            let path = RelPath::new(format!("run_{}/deep/{number}", number / 10).as_bytes()).unwrap();
+            board.closed(path, Instant::now(), 1);
+        }
+        let limit = Instant::now() + std::time::Duration::from_secs(20);
+        while board.totals().visible < FILES {
+            assert!(Instant::now() < limit, "{:?}", board.totals());
+            std::thread::yield_now();
+        }
+        watch.end().ok().unwrap();
+        assert_eq!(board.totals().visible, FILES);
+    }
+}
