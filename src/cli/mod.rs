@@ -8,6 +8,7 @@ mod logging;
 mod machine;
 mod simulate;
 mod size;
+mod status;
 mod stop;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ enum Command {
     Config(ConfigCommand),
     Demo(demo::Args),
     Simulate(simulate::Args),
+    Status(status::Args),
 }
 
 /// Look after configuration files.
@@ -69,6 +71,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Status(args) => status::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
