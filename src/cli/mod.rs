@@ -1,6 +1,7 @@
 //! The command line: what there is to say, and what the exit code means.
 
 mod config_check;
+mod demo;
 mod log_file;
 #[expect(dead_code, reason = "for the daemons")]
 mod logging;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
+    Demo(demo::Args),
     Simulate(simulate::Args),
     Status(status::Args),
 }
@@ -67,6 +69,7 @@ impl From<ppu_config::ConfigError> for Failure {
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
     };
