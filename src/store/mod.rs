@@ -1,5 +1,6 @@
 //! From the PPU's ramdisk to a storage: durable before it is called stored, and only while it is mounted.
 
+mod durable;
 pub mod mount;
 #[cfg(test)]
 mod testing;

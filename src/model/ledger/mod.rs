@@ -40,6 +40,7 @@ use self::versions::Versions;
 pub use self::versions::{Copy, CopyState, Version};
 use super::file_version::{DetectorIndex, StorageIndex, TransferId, VersionId};
 use super::job::{Brand, Local};
+use super::path::RelPath;
 use super::message::{Code, Message};
 use super::record::Record;
 use super::shift::{Shift, ShiftId};
@@ -208,6 +209,11 @@ impl Ledger {
 
 /// Filling the ledger at start, from the journal and from what is on the ramdisk.
 impl Ledger {
+    /// Numbers of versions below `next` were given.
+    pub fn restore_numbers(&mut self, next: VersionId) {
+        self.versions.start_at(next);
+    }
+
     /// Makes a past shift known.
     pub fn restore_shift(&mut self, shift: Arc<Shift>) {
         self.shifts.insert(shift.id, shift);
@@ -237,8 +243,7 @@ impl Ledger {
         match local {
             Some(local) => version.local = local,
             None if version.copies.iter().any(|copy| !copy.state.is_final()) => {
-                self.unland(id, &version, out);
-                return;
+                return self.fall(id, version);
             }
             None => {}
         }
@@ -253,20 +258,22 @@ impl Ledger {
         self.versions.insert_with(id, version);
     }
 
-    /// A branded file on the ramdisk that the journal does not know: it landed right before a crash, or the journal was lost.
+    /// A branded file at `at` on the ramdisk, which the journal may not know: it landed right before a crash, or the journal was
+    /// lost. Says whether it was taken in.
+    #[allow(clippy::too_many_arguments)]
     pub fn adopt(
         &mut self,
         now: Now,
         detector: DetectorIndex,
         brand: Brand,
+        at: &RelPath,
         mode: u32,
         local: Local,
         out: &mut Vec<Order>,
-    ) {
+    ) -> bool {
         let known = self.versions.newest(detector, &brand.path).and_then(|id| self.versions.get(id));
-        let is_known = known.is_some_and(|v| v.identity == brand.identity && v.shift == brand.shift);
-        if is_known || self.shift(brand.shift).is_none() {
-            return;
+        if known.is_some_and(|v| v.hash == brand.hash && v.shift == brand.shift) {
+            return false;
         }
         let version = Version {
             detector,
@@ -283,7 +290,18 @@ impl Ledger {
             closed: None,
             copies: self.fresh_copies(),
         };
+        // A brand is believed only at the place where its file would have landed: users may move our files about.
+        if self.places(&version).0.as_ref() != Some(at) {
+            return false;
+        }
+        self.replace_unresolved(detector, &version.path, out);
         self.admit(now, version, out);
+        true
+    }
+
+    /// Writes a record that follows from no fact.
+    pub fn note(&mut self, record: Record, out: &mut Vec<Order>) {
+        self.record(record, out);
     }
 }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::landings::Transfer;
-use super::{Ledger, Now, Order, Session, UNCOMMITTED_RECORDS_MAX, Version};
-use crate::model::file_version::{DetectorIndex, Hash, Identity, OfferId, TransferId, VersionId};
+use super::{Copy, Ledger, Now, Order, Session, UNCOMMITTED_RECORDS_MAX, Version};
+use crate::model::file_version::{
+    DetectorIndex, Hash, Identity, OfferId, StorageIndex, TransferId, VersionId,
+};
 use crate::model::job::LandJob;
 use crate::model::message::{Code, Message};
 use crate::model::offer::{Decline, Heartbeat, OFFER_WINDOW, Offered, Wanted, Withdrawal};
@@ -114,6 +116,8 @@ impl Detector {
 pub(super) struct Unresolved {
     pub(super) shift: ShiftId,
     identity: Identity,
+    /// Had landed, and fell from the ramdisk before it was stored everywhere.
+    fallen: Option<(VersionId, Box<[Copy]>)>,
 }
 
 impl Ledger {
@@ -167,7 +171,7 @@ impl Ledger {
             !over
         });
         for (_, offer) in state.offers.drain() {
-            let unresolved = Unresolved { shift: offer.shift, identity: offer.identity };
+            let unresolved = Unresolved { shift: offer.shift, identity: offer.identity, fallen: None };
             state.unresolved.insert(offer.path, unresolved);
         }
         for (_, version) in state.landed.drain() {
@@ -197,8 +201,11 @@ impl Ledger {
             self.leave_detector(id, out);
         }
         let lost: Vec<_> = self.detectors[detector.index()].unresolved.drain().collect();
-        for (path, Unresolved { shift, identity }) in lost {
-            self.lose(detector, shift, path, identity, out);
+        for (path, Unresolved { shift, identity, fallen }) in lost {
+            match fallen {
+                None => self.lose(detector, shift, path, identity, out),
+                Some((id, copies)) => self.lose_fallen(detector, shift, &path, id, &copies, out),
+            }
         }
     }
 
@@ -271,17 +278,27 @@ impl Ledger {
             let (a, b) = (u.identity, file.identity);
             (a.ino, a.size, a.mtime_ns) == (b.ino, b.size, b.mtime_ns)
         };
-        let ended = match unresolved.remove(&file.path) {
-            Some(before) if same(&before) => return,
-            Some(replaced) => Some(replaced),
-            None => {
-                let renamed = unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
-                renamed.and_then(|path| unresolved.remove(&path))
-            }
-        };
-        if let Some(ended) = ended {
-            self.supersede_unlanded(ended.shift, 1, out);
+        let found = unresolved.remove(&file.path).or_else(|| {
+            let renamed = unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
+            renamed.and_then(|path| unresolved.remove(&path))
+        });
+        let Some(found) = found else { return };
+        let is_itself = same(&found);
+        if let Some((version, _)) = found.fallen {
+            self.record(Record::Unlanded { version }, out);
         }
+        if !is_itself {
+            self.supersede_unlanded(found.shift, 1, out);
+        }
+    }
+
+    /// A version that was to be fetched again has a newer one in its place.
+    pub(super) fn replace_unresolved(&mut self, detector: DetectorIndex, path: &RelPath, out: &mut Vec<Order>) {
+        let Some(found) = self.detectors[detector.index()].unresolved.remove(path) else { return };
+        if let Some((version, _)) = found.fallen {
+            self.record(Record::Unlanded { version }, out);
+        }
+        self.supersede_unlanded(found.shift, 1, out);
     }
 
     /// Versions that came to an end before they landed, because newer ones took their place.
@@ -414,20 +431,41 @@ impl Ledger {
         out: &mut Vec<Order>,
     ) {
         self.tallies.everywhere(shift, self.settings.storages.len(), |t| t.lost += 1);
-        let id = &self.settings.detectors[detector.index()].id;
-        let long = format!(
-            "{path} vanished from detector {id} before it had landed on the PPU. Something removes files there: nothing but \
-             ppu-uringd should."
-        );
-        out.push(Order::Tell(Message::new(Code::DataLost, path.to_string(), long)));
+        self.tell_lost(detector, &path, out);
         self.record(Record::Lost { detector, shift, path, identity }, out);
     }
 
+    /// As [`lose`](Self::lose), of a version that had landed once.
+    fn lose_fallen(
+        &mut self,
+        detector: DetectorIndex,
+        shift: ShiftId,
+        path: &RelPath,
+        version: VersionId,
+        copies: &[Copy],
+        out: &mut Vec<Order>,
+    ) {
+        for (storage, _) in copies.iter().enumerate().filter(|(_, copy)| !copy.state.is_final()) {
+            self.tallies.at(shift, StorageIndex(storage as u16)).lost += 1;
+        }
+        self.tell_lost(detector, path, out);
+        self.record(Record::LostVersion { version }, out);
+    }
+
+    fn tell_lost(&self, detector: DetectorIndex, path: &RelPath, out: &mut Vec<Order>) {
+        let id = &self.settings.detectors[detector.index()].id;
+        let long = format!(
+            "{path} vanished from detector {id} before it was safe on the PPU. Something removes files there: nothing but \
+             ppu-uringd should."
+        );
+        out.push(Order::Tell(Message::new(Code::DataLost, path.to_string(), long)));
+    }
+
     /// A restored version's ramdisk file is gone though a copy is pending: to be fetched again.
-    pub(super) fn unland(&mut self, id: VersionId, version: &Version, out: &mut Vec<Order>) {
-        let unresolved = Unresolved { shift: version.shift, identity: version.identity };
-        self.detectors[version.detector.index()].unresolved.insert(version.path.clone(), unresolved);
-        self.record(Record::Unlanded { version: id }, out);
+    pub(super) fn fall(&mut self, id: VersionId, version: Version) {
+        let Version { detector, shift, path, identity, copies, .. } = version;
+        let unresolved = Unresolved { shift, identity, fallen: Some((id, copies)) };
+        self.detectors[detector.index()].unresolved.insert(path, unresolved);
     }
 }
 
