@@ -214,7 +214,7 @@ mod tests {
     use crate::model::file_version::{Identity, OfferId, TransferId};
     use crate::model::path::{PATH_MAX_BYTES, RelPath};
     use crate::model::shift::ShiftId;
-    use crate::wire::control::{OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted};
+    use crate::wire::control::{Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal};
 
     #[test]
     fn variants_are_counted_right() {
@@ -229,6 +229,35 @@ mod tests {
         }
         check::<FromDetector>();
         check::<FromPpu>();
+    }
+
+    #[test]
+    fn numbers_on_the_wire_are_for_ever() {
+        // As in PROTOCOL.md; of an empty message the number is all, or followed by zeros.
+        assert_eq!(decode(&[1]), Ok(Some(FromDetector::ManifestBegin)));
+        assert_eq!(decode(&[2]), Ok(Some(FromDetector::ManifestEnd)));
+        assert_eq!(decode(&[3, 0]), Ok(Some(FromDetector::Offer { files: vec![] })));
+        let why = Withdrawal::Replaced;
+        assert_eq!(decode(&[4, 7, 3]), Ok(Some(FromDetector::Withdrawn { offer: OfferId(7), why })));
+        let why = Decline::Failed("x".to_owned());
+        assert_eq!(
+            decode(&[5, 7, 4, 1, b'x']),
+            Ok(Some(FromDetector::Declined { transfer: TransferId(7), why }))
+        );
+        assert_eq!(decode(&[6, 0]), Ok(Some(FromDetector::Gone { offers: vec![] })));
+        assert_eq!(decode(&[7, 1]), Ok(Some(FromDetector::ShiftWord { shift: ShiftId(-1) })));
+        let reply = FromDetector::ClockReply { sent_ns: 1, received_ns: 2, replied_ns: 3 };
+        assert_eq!(decode(&[8, 2, 4, 6]), Ok(Some(reply)));
+        assert_eq!(decode(&[9, 0]), Ok(Some(FromDetector::Goodbye { reason: String::new() })));
+
+        assert_eq!(decode(&[0]), Ok(Some(FromPpu::Heartbeat)));
+        assert_eq!(decode(&[1, 2, 0]), Ok(Some(FromPpu::ShiftBegan { shift: ShiftId(1), source: None })));
+        assert_eq!(decode(&[2, 0]), Ok(Some(FromPpu::Want { wants: vec![] })));
+        assert_eq!(decode(&[3, 0]), Ok(Some(FromPpu::Have { offers: vec![] })));
+        assert_eq!(decode(&[4, 0]), Ok(Some(FromPpu::Landed { offers: vec![] })));
+        assert_eq!(decode(&[5, 1, 9]), Ok(Some(FromPpu::Stored { offers: vec![OfferId(9)] })));
+        assert_eq!(decode(&[6, 2]), Ok(Some(FromPpu::ClockProbe { sent_ns: 1 })));
+        assert_eq!(decode(&[7, 0]), Ok(Some(FromPpu::Goodbye { reason: String::new() })));
     }
 
     #[test]
