@@ -2,8 +2,8 @@
 //! storage: verified, atomic, durable. ARCHITECTURE.md is the map of this crate.
 
 pub mod daemon;
-pub mod land;
 pub mod journal;
+pub mod land;
 pub mod model;
 pub mod rooted;
 pub mod serve;

@@ -56,7 +56,13 @@ fn configuration_mistakes() {
     refused(&rig, "kind = \"internal\"", "kind = \"spare\"", 2, &["kind", "spare"]);
     refused(&rig, "/./d1\"", "/./d0\"", 2, &["target"]);
     refused(&rig, "/./d1\"", "/./d0/nested\"", 2, &["target"]);
-    refused(&rig, &format!("target = \"{ramdisk}/./d0\""), "target = \"/elsewhere\"", 2, &["target", "ramdisk"]);
+    refused(
+        &rig,
+        &format!("target = \"{ramdisk}/./d0\""),
+        "target = \"/elsewhere\"",
+        2,
+        &["target", "ramdisk"],
+    );
     refused(&rig, "id = \"1\"", "id = \"0\"", 2, &["id"]);
 }
 

@@ -137,8 +137,11 @@ fn row_12_a_peer_that_never_answers() {
     let mut rig = Rig::prepare(Options { detectors: 2, ..Options::default() });
     let config = std::fs::read_to_string(rig.ppu_config()).unwrap();
     let silent_port = silent.local_addr().unwrap().port();
-    std::fs::write(rig.ppu_config(), config.replace(&format!(":{}", rig.ports[0]), &format!(":{silent_port}")))
-        .unwrap();
+    std::fs::write(
+        rig.ppu_config(),
+        config.replace(&format!(":{}", rig.ports[0]), &format!(":{silent_port}")),
+    )
+    .unwrap();
     rig.start_detector(1);
     rig.start_ppu();
     write(rig.source(1), "a", &content(1, 100_000));
@@ -446,7 +449,15 @@ fn row_38_io_uring_refused() {
     let strace = |config: &Path, role: &str| {
         let log = config.with_extension("strace");
         Command::new("strace")
-            .args(["-f", "-qq", "-e", "trace=io_uring_setup", "-e", "inject=io_uring_setup:error=EPERM", "-o"])
+            .args([
+                "-f",
+                "-qq",
+                "-e",
+                "trace=io_uring_setup",
+                "-e",
+                "inject=io_uring_setup:error=EPERM",
+                "-o",
+            ])
             .arg(log)
             .args([support::daemon::BINARY, role, "--config"])
             .arg(config)
@@ -477,7 +488,15 @@ struct TracedPpu(std::process::Child);
 impl TracedPpu {
     fn start(config: &Path) -> Self {
         let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-e", "trace=io_uring_setup", "-e", "inject=io_uring_setup:error=EPERM", "-o"]);
+        command.args([
+            "-f",
+            "-qq",
+            "-e",
+            "trace=io_uring_setup",
+            "-e",
+            "inject=io_uring_setup:error=EPERM",
+            "-o",
+        ]);
         command.arg(config.with_extension("strace")).args([support::daemon::BINARY, "ppu", "--config"]);
         let log = File::create(config.with_extension("log")).unwrap();
         Self(command.arg(config).stderr(log).spawn().unwrap())
@@ -621,4 +640,3 @@ fn sigterm_in_the_middle_of_work() {
     }
     assert_eq!(check_all_stored(&rig), 400);
 }
-

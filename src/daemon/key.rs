@@ -39,7 +39,11 @@ pub fn load(path: Option<&Path>) -> Result<Key, KeyError> {
     let file = File::open(path).map_err(error)?;
     let mode = file.metadata().map_err(error)?.mode();
     if mode & 0o077 != 0 {
-        tracing::warn!("key_file {} can be read by others (mode {:o}): chmod 600", path.display(), mode & 0o777);
+        tracing::warn!(
+            "key_file {} can be read by others (mode {:o}): chmod 600",
+            path.display(),
+            mode & 0o777
+        );
     }
     let mut contents = Vec::new();
     file.take(KEY_BYTES_MAX + 1).read_to_end(&mut contents).map_err(error)?;

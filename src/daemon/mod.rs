@@ -4,7 +4,7 @@ mod engine;
 pub mod hub;
 mod key;
 mod lock;
-pub mod ppu;
+//pub mod ppu;
 mod restore;
 mod runtime;
 mod signals;

@@ -126,8 +126,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let damaged = matches!(opened.origin, Origin::SetAside { .. });
 
     let (inputs, hub_inputs) = mpsc::channel();
-    let (records, journal_thread) =
-        journal::start(opened.journal, report_journal(inputs.clone())).map_err(io_error("start the journal's thread"))?;
+    let journal = journal::start(opened.journal, report_journal(inputs.clone()));
+    let journal::Running { records, thread: journal_thread } = journal.map_err(io_error("start the journal's thread"))?;
     let mut writers = Vec::new();
     let mut outlets: Vec<Box<dyn Fn(crate::model::job::CopyJob) + Send>> = Vec::new();
     for storage in 0..config.storages.len() {
@@ -174,7 +174,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     for writer in writers {
         writer.stop(deadline);
     }
-    journal_thread.join_until(deadline);
+    // It ends by itself within its own time, also when its disk hangs.
+    let _ = journal_thread.join();
     served.map_err(io_error("run the control plane"))?
 }
 

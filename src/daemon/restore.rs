@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::journal::recover::{Opened, Origin};
+use crate::journal::{Opened, Origin};
 use crate::model::file_version::{DetectorIndex, Hash, StorageIndex};
 use crate::model::job::Local;
 use crate::model::ledger::{Copy, CopyState, Ledger, Now, Order, Settings, Tally, Version};
@@ -31,7 +31,8 @@ pub(super) fn current_shift(shifts: &[Shift], configured: &Shift) -> (Arc<Shift>
 
 fn is_same(last: &Shift, configured: &Shift) -> bool {
     let stamp = (last.id.stamp(), configured.id.stamp());
-    let filled = |shift: &Shift, stamp: &str| shift.user_dir.as_ref().map(|dir| dir.to_string().replace(stamp, ""));
+    let filled =
+        |shift: &Shift, stamp: &str| shift.user_dir.as_ref().map(|dir| dir.to_string().replace(stamp, ""));
     (last.uid, last.gid, &last.places) == (configured.uid, configured.gid, &configured.places)
         && filled(last, &stamp.0) == filled(configured, &stamp.1)
 }

@@ -16,7 +16,8 @@ pub fn ignore_lease_and_pipe() {
 
 /// Until SIGTERM or SIGINT; says which.
 pub async fn end() -> &'static str {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("no signal handlers: end this daemon with SIGKILL");
         return std::future::pending().await;
     };

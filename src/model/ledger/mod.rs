@@ -40,8 +40,8 @@ use self::versions::Versions;
 pub use self::versions::{Copy, CopyState, Version};
 use super::file_version::{DetectorIndex, StorageIndex, TransferId, VersionId};
 use super::job::{Brand, Local};
-use super::path::RelPath;
 use super::message::{Code, Message};
+use super::path::RelPath;
 use super::record::Record;
 use super::shift::{Shift, ShiftId};
 
@@ -230,13 +230,7 @@ impl Ledger {
     /// A live version that the journal remembers. `local` is its file on the ramdisk, if that is still there untouched.
     /// Where it is not and a copy is pending, the version will be asked for again, or counts as lost when its detector's manifest
     /// does not name it. Versions come in the order of their numbers.
-    pub fn restore(
-        &mut self,
-        id: VersionId,
-        mut version: Version,
-        local: Option<Local>,
-        out: &mut Vec<Order>,
-    ) {
+    pub fn restore(&mut self, id: VersionId, mut version: Version, local: Option<Local>) {
         if version.on_detector
             && let Some(older) = self.versions.newest(version.detector, &version.path)
         {

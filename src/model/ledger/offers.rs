@@ -293,7 +293,12 @@ impl Ledger {
     }
 
     /// A version that was to be fetched again has a newer one in its place.
-    pub(super) fn replace_unresolved(&mut self, detector: DetectorIndex, path: &RelPath, out: &mut Vec<Order>) {
+    pub(super) fn replace_unresolved(
+        &mut self,
+        detector: DetectorIndex,
+        path: &RelPath,
+        out: &mut Vec<Order>,
+    ) {
         let Some(found) = self.detectors[detector.index()].unresolved.remove(path) else { return };
         if let Some((version, _)) = found.fallen {
             self.record(Record::Unlanded { version }, out);
