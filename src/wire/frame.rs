@@ -313,32 +313,32 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_the_longest_paths_fit_frames() {
+    fn pages_of_paths_of_any_length_fill_frames_and_fit() {
         let names = ["x".repeat(255).as_str(); 16].join("/");
-        let path = RelPath::new(&names.as_bytes()[..PATH_MAX_BYTES]).unwrap();
         let identity = Identity { size: u64::MAX, mtime_ns: i64::MIN, ino: u64::MAX, ctime_ns: i64::MIN };
-        let offered = |offer| Offered {
-            offer: OfferId(u64::MAX - offer),
-            path: path.clone(),
-            identity,
-            shift: ShiftId(i64::MIN),
-            closed_us_ago: u64::MAX,
-            fresh: true,
-            superseded: u32::MAX,
-        };
-        let mut expected = 0;
-        for files in pages((0..2000).map(offered), OFFER_PAGE_FILES) {
-            for file in &files {
-                assert_eq!(file.offer, offered(expected).offer, "in order, none left out");
-                expected += 1;
+        for length in (1..=255).chain([PATH_MAX_BYTES]) {
+            let path = RelPath::new(&names.as_bytes()[..length]).unwrap();
+            let offered = |offer| Offered {
+                offer: OfferId(u64::MAX - offer),
+                path: path.clone(),
+                identity,
+                shift: ShiftId(i64::MIN),
+                closed_us_ago: u64::MAX,
+                fresh: true,
+                superseded: u32::MAX,
+            };
+            let mut expected = 0;
+            for files in pages((0..1500).map(offered), OFFER_PAGE_FILES) {
+                for file in &files {
+                    assert_eq!(file.offer, offered(expected).offer, "in order, none left out");
+                    expected += 1;
+                }
+                let full = files.len() == OFFER_PAGE_FILES || expected == 1500;
+                let frame = encode(&FromDetector::Offer { files }).unwrap();
+                assert!(full || frame.len() > MAX_FRAME_BYTES - 100 - length, "pages are filled");
             }
-            let frame = encode(&FromDetector::Offer { files }).unwrap();
-            assert!(
-                frame.len() > MAX_FRAME_BYTES - 2 * PATH_MAX_BYTES || expected == 2000,
-                "pages are filled"
-            );
+            assert_eq!(expected, 1500);
         }
-        assert_eq!(expected, 2000);
     }
 
     #[test]

@@ -134,6 +134,23 @@ fn greetings_are_laid_out_for_ever() {
 }
 
 #[test]
+fn proofs_cover_what_the_protocol_says() {
+    let (mut client, mut server) = pair(b"key", b"key", PPU);
+    let hello = client.take_output();
+    server.feed(&hello).unwrap();
+    let answer = server.take_output();
+    client.feed(&answer).unwrap();
+    let proof = client.take_output();
+    let mac = |parts: &[&[u8]]| -> Proof {
+        let mac = parts.iter().fold(Key::new(b"key").0, |mac, part| mac.chain_update(part));
+        mac.finalize().into_bytes().into()
+    };
+    let (unproved, servers_proof) = answer.split_at(answer.len() - 32);
+    assert_eq!(servers_proof, mac(&[b"ppu-uringd server", &hello, unproved, &[0; 32]]));
+    assert_eq!(&proof[5..], mac(&[b"ppu-uringd client", &hello, &answer]));
+}
+
+#[test]
 fn a_proved_caller_can_still_be_refused() {
     for why in [Refusal::Busy, Refusal::UnknownSession, Refusal::KeyRequired] {
         let (mut client, server, _) = proved(PPU);
