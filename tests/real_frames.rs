@@ -67,7 +67,10 @@ fn real_frames_keep_their_md5() {
     let rig = Rig::start(Options::default());
     let count = decompress(&frames, rig.source(0));
     wait_until("every frame has landed", || names(&rig.landing(0)).len() == count);
-    for place in [rig.landing(0), { check_all_stored(&rig); rig.stored(0) }] {
+    for place in [rig.landing(0), {
+        check_all_stored(&rig);
+        rig.stored(0)
+    }] {
         let cbf = names(&place).into_iter().filter(|name| name.extension().is_some_and(|e| e == "cbf"));
         let checked = cbf.filter(|name| check_md5(&place.join(name))).count();
         assert!(checked >= 3, "only {checked} frames with a Content-MD5 in {}", place.display());
@@ -85,6 +88,7 @@ fn demo_replays_real_frames() {
         .args(["--files", "60", "--rate", "30"])
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
 }

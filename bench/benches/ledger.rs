@@ -84,7 +84,10 @@ impl World {
                             local: Local { ino: job.offered.ino, ctime_ns: 1 },
                             visible: self.now.at,
                         };
-                        self.tell(Fact::Landing(LandReport { transfer: wanted.transfer, outcome: Ok(landed) }))
+                        self.tell(Fact::Landing(LandReport {
+                            transfer: wanted.transfer,
+                            outcome: Ok(landed),
+                        }))
                     })
                     .collect(),
                 Order::Copy { job, .. } => {

@@ -13,6 +13,7 @@
 //! pending + stored + failed + superseded + lost = produced.
 
 mod copies;
+mod detector;
 mod fact;
 mod landings;
 mod offers;
@@ -23,15 +24,16 @@ mod tally;
 mod tests;
 mod timing;
 mod versions;
+mod wants;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::copies::Storage;
+use self::detector::Detector;
 pub use self::fact::{Fact, Now, Order, Session, Space};
 use self::landings::Transfer;
-use self::offers::Detector;
 use self::room::Room;
 use self::tally::Tallies;
 pub use self::tally::Tally;
