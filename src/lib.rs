@@ -4,7 +4,7 @@
 pub mod daemon;
 pub mod land;
 pub mod model;
-pub mod simulate;
 pub mod rooted;
+pub mod simulate;
 pub mod store;
 pub mod wire;
