@@ -102,25 +102,23 @@ impl Driver for Threads {
         }
         let len = chain.len();
         // As the ring does: first without waiting, which saves a change of thread in the busy case.
-        let mut moved = 0;
-        if let [only] = &mut chain[..] {
-            match try_now(&mut only.op) {
-                Attempt::Ended(result) => {
-                    let ended = chain.pop().map(|entry| Done { op: entry.op, token: entry.token, result });
-                    self.shared.lock().done.extend(ended);
-                    self.in_flight += 1;
-                    return Ok(());
-                }
-                Attempt::MustWait(n) => moved = n,
-            }
-        }
-        let job = Job { chain, moved };
-        if let Err(e) = self.staff() {
-            return Err(Refused { chain: job.chain, cause: Refusal::Engine(e) });
-        }
-        self.shared.lock().queue.push_back(job);
-        self.shared.work.notify_one();
+        let attempt = match &mut chain[..] {
+            [only] => try_now(&mut only.op),
+            _ => Attempt::MustWait(0),
+        };
         self.in_flight += len;
+        match attempt {
+            Attempt::Ended(result) => self.shared.end(chain, result),
+            Attempt::MustWait(moved) => match self.staff() {
+                Ok(()) => self.shared.start(Job { chain, moved }),
+                // Too late to refuse it: it ends short.
+                Err(_) if moved > 0 => self.shared.end(chain, Ok(moved)),
+                Err(e) => {
+                    self.in_flight -= len;
+                    return Err(Refused { chain, cause: Refusal::Engine(e) });
+                }
+            },
+        }
         Ok(())
     }
 
@@ -194,6 +192,18 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No lock is held across anything that could panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self, job: Job) {
+        self.lock().queue.push_back(job);
+        self.work.notify_one();
+    }
+
+    /// A chain of one is over already.
+    fn end(&self, mut chain: Vec<Entry>, result: io::Result<u32>) {
+        if let Some(entry) = chain.pop() {
+            self.done(Done { op: entry.op, token: entry.token, result });
+        }
     }
 
     /// A worker's life.

@@ -110,3 +110,14 @@ fn check_range(range: &Range<usize>, available: usize) -> Result<(), &'static st
     }
     Ok(())
 }
+
+macro_rules! into_op {
+    ($($op:ident),*) => {
+        $(impl From<$op> for Op {
+            fn from(op: $op) -> Self {
+                Self::$op(op)
+            }
+        })*
+    };
+}
+into_op!(Splice, Send, Recv, Write, Read, Sync);
