@@ -15,6 +15,15 @@ const KNOWN_MAX: usize = 65_536;
 /// A directory by its path below the storage's target; `None` is the target.
 pub(super) type DirPath = Option<RelPath>;
 
+/// A directory to be synced.
+#[derive(Debug, Clone)]
+pub(super) struct ToSync {
+    pub path: DirPath,
+    pub fd: Arc<OwnedFd>,
+    /// The ramdisk's directory whose time it gets before, because a new name in it has changed its own.
+    pub like: Option<RelPath>,
+}
+
 /// Renamed files, each with the directories that it still waits for.
 #[derive(Debug)]
 pub(super) struct Durable<T> {
@@ -29,7 +38,7 @@ pub(super) struct Durable<T> {
 
 #[derive(Debug)]
 struct Directory {
-    fd: Arc<OwnedFd>,
+    next: ToSync,
     /// Served by the sync that is running.
     syncing: Vec<u64>,
     running: bool,
@@ -57,8 +66,8 @@ impl<T> Durable<T> {
     }
 
     /// The directories above `parent` that must be synced with it, because one that they hold is new or was
-    /// perhaps never synced. `new` counts the new ones from `parent` upwards.
-    pub(super) fn above(&mut self, parent: Option<&RelPath>, new: usize) -> Vec<DirPath> {
+    /// perhaps never synced. `new` counts the new ones from `parent` upwards. True: it holds a new one.
+    pub(super) fn above(&mut self, parent: Option<&RelPath>, new: usize) -> Vec<(DirPath, bool)> {
         let mut above = Vec::new();
         let mut child = parent.cloned();
         let mut depth = 0;
@@ -68,7 +77,7 @@ impl<T> Durable<T> {
             }
             let holder = path.parent();
             if !self.known.contains(&path) {
-                above.push(holder.clone());
+                above.push((holder.clone(), depth < new));
             }
             child = holder;
             depth += 1;
@@ -77,21 +86,23 @@ impl<T> Durable<T> {
     }
 
     /// `what` was renamed; it is durable when all of `directories` (its own first) are synced.
-    pub(super) fn renamed(&mut self, what: T, directories: Vec<(DirPath, Arc<OwnedFd>)>) {
+    pub(super) fn renamed(&mut self, what: T, directories: Vec<ToSync>) {
         let file = self.next;
         self.next += 1;
-        let own = directories.first().and_then(|(path, _)| path.clone());
+        let own = directories.first().and_then(|own| own.path.clone());
         let names = std::iter::successors(own, RelPath::parent).collect();
         self.files.insert(file, File { what, left: directories.len(), names });
-        for (path, fd) in directories {
+        for mut next in directories {
+            let path = next.path.clone();
             let directory = self.directories.entry(path.clone()).or_insert_with(|| Directory {
-                fd: fd.clone(),
+                next: next.clone(),
                 syncing: Vec::new(),
                 running: false,
                 waiting: Vec::new(),
             });
             // The same name may be another directory by now: the latest rename went into this one.
-            directory.fd = fd;
+            next.like = next.like.or(directory.next.like.take());
+            directory.next = next;
             if directory.waiting.is_empty() && !directory.running {
                 self.due.push_back(path);
             }
@@ -100,12 +111,22 @@ impl<T> Durable<T> {
     }
 
     /// A directory to sync now. Say [`Durable::synced`] when that is done.
-    pub(super) fn next_due(&mut self) -> Option<(DirPath, Arc<OwnedFd>)> {
+    pub(super) fn next_due(&mut self) -> Option<ToSync> {
         let path = self.due.pop_front()?;
         let directory = self.directories.get_mut(&path)?;
         directory.running = true;
         directory.syncing = std::mem::take(&mut directory.waiting);
-        Some((path, directory.fd.clone()))
+        Some(directory.next.clone())
+    }
+
+    /// Files that are not durable yet.
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Gives up on all of them.
+    pub(super) fn into_files(self) -> impl Iterator<Item = T> {
+        self.files.into_values().map(|file| file.what)
     }
 
     /// A sync has ended; what has become durable by it, or, if it failed, what has not and will not.
@@ -152,9 +173,9 @@ mod tests {
         RelPath::new(p.as_bytes()).unwrap()
     }
 
-    fn dir(p: &str) -> (DirPath, Arc<OwnedFd>) {
-        let some = (!p.is_empty()).then(|| path(p));
-        (some, Arc::new(std::fs::File::open("/").unwrap().into()))
+    fn dir(p: &str) -> ToSync {
+        let fd = Arc::new(std::fs::File::open("/").unwrap().into());
+        ToSync { path: (!p.is_empty()).then(|| path(p)), fd, like: None }
     }
 
     #[test]
@@ -162,11 +183,11 @@ mod tests {
         let mut durable = Durable::new();
         durable.renamed(1, vec![dir("d")]);
         durable.renamed(2, vec![dir("d")]);
-        let (d, _) = durable.next_due().unwrap();
+        let d = durable.next_due().unwrap().path;
         durable.renamed(3, vec![dir("d")]);
         assert!(durable.next_due().is_none(), "one sync of a directory at a time");
         assert_eq!(durable.synced(&d, true), [1, 2]);
-        let (d, _) = durable.next_due().unwrap();
+        let d = durable.next_due().unwrap().path;
         assert_eq!(durable.synced(&d, true), [3]);
         assert!(durable.next_due().is_none());
     }
@@ -175,10 +196,10 @@ mod tests {
     fn a_file_waits_for_all_its_directories() {
         let mut durable = Durable::new();
         durable.renamed(1, vec![dir("a/b"), dir("a"), dir("")]);
-        let due: Vec<_> = std::iter::from_fn(|| durable.next_due()).map(|(path, _)| path).collect();
+        let due: Vec<_> = std::iter::from_fn(|| durable.next_due()).map(|due| due.path).collect();
         assert_eq!(due, [Some(path("a/b")), Some(path("a")), None]);
-        assert_eq!(durable.synced(&due[2], true), []);
-        assert_eq!(durable.synced(&due[0], true), []);
+        assert!(durable.synced(&due[2], true).is_empty());
+        assert!(durable.synced(&due[0], true).is_empty());
         assert_eq!(durable.synced(&due[1], true), [1]);
     }
 
@@ -186,25 +207,29 @@ mod tests {
     fn a_failed_sync_ends_its_files_once() {
         let mut durable = Durable::new();
         durable.renamed(1, vec![dir("a"), dir("")]);
-        let a = durable.next_due().unwrap().0;
-        let root = durable.next_due().unwrap().0;
+        let a = durable.next_due().unwrap().path;
+        let root = durable.next_due().unwrap().path;
         assert_eq!(durable.synced(&a, false), [1]);
-        assert_eq!(durable.synced(&root, true), []);
-        assert_eq!(durable.above(Some(&path("a")), 0), [None], "a is not known to be durable");
+        assert!(durable.synced(&root, true).is_empty());
+        assert_eq!(durable.above(Some(&path("a")), 0), [(None, false)], "a is not known to be durable");
     }
 
     #[test]
     fn directories_above_are_synced_until_known() {
         let mut durable = Durable::new();
         let above = durable.above(Some(&path("a/b")), 0);
-        assert_eq!(above, [Some(path("a")), None]);
+        assert_eq!(above, [(Some(path("a")), false), (None, false)]);
         durable.renamed((), vec![dir("a/b"), dir("a"), dir("")]);
-        while let Some((path, _)) = durable.next_due() {
-            durable.synced(&path, true);
+        while let Some(due) = durable.next_due() {
+            durable.synced(&due.path, true);
         }
         assert_eq!(durable.above(Some(&path("a/b")), 0), []);
-        assert_eq!(durable.above(Some(&path("a/c")), 1), [Some(path("a"))]);
-        assert_eq!(durable.above(Some(&path("a/b")), 2), [Some(path("a")), None], "removed and made again");
+        assert_eq!(durable.above(Some(&path("a/c")), 1), [(Some(path("a")), true)]);
+        assert_eq!(
+            durable.above(Some(&path("a/b")), 2),
+            [(Some(path("a")), true), (None, true)],
+            "removed and made again"
+        );
         assert_eq!(durable.above(None, 0), []);
     }
 }

@@ -180,15 +180,10 @@ mod tests {
     use super::*;
     use crate::store::testing::{Kind, LoopFs};
 
-    fn place(fs: &LoopFs, below: &str) -> Place {
-        let mountpoint = fs.mountpoint().to_path_buf();
-        Place { target: mountpoint.join(below), mountpoint: Some(mountpoint), allow_root_fs: false }
-    }
-
     #[test]
     fn only_what_is_mounted_is_opened() {
         let Some(mut fs) = LoopFs::new(Kind::Ext4, 64 << 20) else { return };
-        let place = place(&fs, "images/here");
+        let place = fs.place("images/here");
         let root = place.open().unwrap();
         assert!(fs.mountpoint().join("images/here").is_dir());
         drop(root);
@@ -207,7 +202,7 @@ mod tests {
     #[test]
     fn lazily_unmounted_and_mounted_again_is_noticed() {
         let Some(mut fs) = LoopFs::new(Kind::Ext4, 64 << 20) else { return };
-        let place = place(&fs, "");
+        let place = fs.place("");
         let root = place.open().unwrap();
         fs.unmount_lazily();
         assert!(place.check(&root).is_err());
@@ -221,7 +216,7 @@ mod tests {
     fn a_mount_hidden_by_another_is_noticed() {
         let Some(mut fs) = LoopFs::new(Kind::Ext4, 64 << 20) else { return };
         let Some(other) = LoopFs::new(Kind::Ext4, 64 << 20) else { return };
-        let place = place(&fs, "");
+        let place = fs.place("");
         let root = place.open().unwrap();
         fs.cover_by(&other);
         assert!(place.check(&root).is_err());
@@ -234,10 +229,10 @@ mod tests {
     fn a_target_on_another_mount_than_its_mountpoint_is_refused() {
         let Some(fs) = LoopFs::new(Kind::Ext4, 64 << 20) else { return };
         let target = tempfile::tempdir().unwrap();
-        let outside = Place { target: target.path().into(), ..place(&fs, "") };
+        let outside = Place { target: target.path().into(), ..fs.place("") };
         assert!(outside.open().unwrap_err().0.contains("is not below its mountpoint"));
         std::os::unix::fs::symlink(target.path(), fs.mountpoint().join("link")).unwrap();
-        assert!(place(&fs, "link").open().is_err());
+        assert!(fs.place("link").open().is_err());
     }
 
     #[test]

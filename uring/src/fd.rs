@@ -15,6 +15,12 @@ impl From<OwnedFd> for Fd {
     }
 }
 
+impl From<Arc<OwnedFd>> for Fd {
+    fn from(fd: Arc<OwnedFd>) -> Self {
+        Self(fd)
+    }
+}
+
 impl From<File> for Fd {
     fn from(file: File) -> Self {
         OwnedFd::from(file).into()
