@@ -9,3 +9,4 @@ pub mod path;
 pub mod record;
 pub mod replica_path;
 pub mod shift;
+pub mod status;

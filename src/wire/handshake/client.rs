@@ -65,6 +65,9 @@ impl Client {
     /// # Errors
     /// [`HandshakeError`]; the connection is to be closed.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<Established>, HandshakeError> {
+        if let Step::Over = self.step {
+            return Err(HandshakeError::OutOfTurn);
+        }
         self.exchange.decoder.feed(bytes);
         let progress = self.advance();
         if let Err(error) = &progress {

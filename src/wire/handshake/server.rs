@@ -77,6 +77,9 @@ impl Server {
     /// # Errors
     /// [`HandshakeError`]; the output is to be sent, the connection to be closed.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<Caller>, HandshakeError> {
+        if let Step::Over | Step::Proved = self.step {
+            return Err(HandshakeError::OutOfTurn);
+        }
         self.exchange.decoder.feed(bytes);
         let progress = self.advance();
         if let Err(error) = &progress {
