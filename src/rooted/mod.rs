@@ -17,3 +17,6 @@ pub use publish::{Attributes, Occupied, Publication, PublishError, Published, Re
 pub use root::{FileStat, FileSystem, Root, RootError, Space};
 pub use staging::{STAGING_NAME, Staged, Staging, Swept};
 pub use walk::{Found, Walked};
+
+#[cfg(test)]
+mod tests;

@@ -162,6 +162,13 @@ impl Staging {
         rustix::fs::unlinkat(&self.dir, temp, AtFlags::empty())
     }
 
+    /// As on a file system without extended attributes and rename flags.
+    #[cfg(test)]
+    pub(super) fn degrade(&mut self) {
+        self.brands = BrandSpace::None;
+        self.rename_flags = false;
+    }
+
     fn takes_rename_flags(&self) -> Result<bool, Errno> {
         let (a, b) = (self.unique("dir"), self.unique("dir"));
         rustix::fs::mkdirat(&self.dir, &a, Mode::RWXU)?;
