@@ -3,4 +3,5 @@
 
 pub mod model;
 pub mod rooted;
+pub mod simulate;
 pub mod wire;

@@ -24,7 +24,7 @@ use toml::de::DeTable;
 pub use detector::{Detector, Release};
 pub use ppu::{DetectorLink, Direct, Interfaces, Ppu, Storage, StorageKind, Verify};
 pub use problem::{ConfigError, Problem};
-pub use value::{Engine, HostPort, Level, Log};
+pub use value::{Engine, HostPort, Level, Log, parse_bytes};
 
 use problem::Report;
 use section::Section;
@@ -54,7 +54,7 @@ pub enum AnyRole {
     /// `detector.toml`.
     Detector(Detector),
     /// `ppu.toml`.
-    Ppu(Ppu),
+    Ppu(Box<Ppu>),
 }
 
 /// Reads the file of either role; which one is seen from its keys.
@@ -65,7 +65,7 @@ pub fn load_any(file: &Path) -> Result<Checked<AnyRole>, ConfigError> {
     let text = read(file)?;
     match role_of(&text) {
         Some(Role::Ppu) => Ppu::parse(&text, file)
-            .map(|Checked { config, warnings }| Checked { config: AnyRole::Ppu(config), warnings }),
+            .map(|Checked { config, warnings }| Checked { config: AnyRole::Ppu(Box::new(config)), warnings }),
         _ => Detector::parse(&text, file)
             .map(|Checked { config, warnings }| Checked { config: AnyRole::Detector(config), warnings }),
     }

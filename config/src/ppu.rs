@@ -3,7 +3,7 @@
 mod rules;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -264,7 +264,7 @@ fn read_detector(s: &mut Section<'_, '_>) -> LinkFields {
 }
 
 impl LinkFields {
-    fn build(self, ramdisk: &PathBuf) -> DetectorLink {
+    fn build(self, ramdisk: &Path) -> DetectorLink {
         let written = self.target.take();
         // Without doubled and trailing slashes, so that the daemon's own, stricter reading takes it.
         let target = match split_target(ramdisk, &written) {

@@ -194,7 +194,8 @@ pub(crate) fn byte_size(range: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> 
     }
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
+/// `10 MB`, `64 KiB`, `1.5GB` or plain bytes; `None` where it is no size.
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
