@@ -84,8 +84,9 @@ impl Stage {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| Failure::Failed(format!("no random key: {error}")))?;
         let mut options = fs::OpenOptions::new();
+        let line: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
         let file = options.write(true).create_new(true).mode(0o600).open(&key);
-        file.and_then(|mut file| file.write_all(&secret)).map_err(failed("write", &key))?;
+        file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(failed("write", &key))?;
 
         let port = free_port().map_err(|error| Failure::Failed(format!("no free TCP port: {error}")))?;
         let user = |id: u32| if id == 0 { NOBODY } else { id };
