@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -167,7 +167,8 @@ fn disk_place(wish: Option<&Path>) -> Result<(TempDir, bool), Failure> {
 }
 
 fn directory_in(place: &Path) -> io::Result<TempDir> {
-    tempfile::Builder::new().prefix("ppu-uringd-demo-").tempdir_in(place)
+    let private = fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().prefix("ppu-uringd-demo-").permissions(private).tempdir_in(place)
 }
 
 fn is_memory(path: &Path) -> bool {
