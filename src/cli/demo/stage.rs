@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -84,8 +84,9 @@ impl Stage {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| Failure::Failed(format!("no random key: {error}")))?;
         let mut options = fs::OpenOptions::new();
+        let line: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
         let file = options.write(true).create_new(true).mode(0o600).open(&key);
-        file.and_then(|mut file| file.write_all(&secret)).map_err(failed("write", &key))?;
+        file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(failed("write", &key))?;
 
         let port = free_port().map_err(|error| Failure::Failed(format!("no free TCP port: {error}")))?;
         let user = |id: u32| if id == 0 { NOBODY } else { id };
@@ -166,7 +167,8 @@ fn disk_place(wish: Option<&Path>) -> Result<(TempDir, bool), Failure> {
 }
 
 fn directory_in(place: &Path) -> io::Result<TempDir> {
-    tempfile::Builder::new().prefix("ppu-uringd-demo-").tempdir_in(place)
+    let private = fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().prefix("ppu-uringd-demo-").permissions(private).tempdir_in(place)
 }
 
 fn is_memory(path: &Path) -> bool {
