@@ -3,4 +3,6 @@
 pub mod connect;
 pub mod expect;
 pub mod link;
+mod payload;
 mod session;
+pub mod stream;
