@@ -2,31 +2,28 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ppu_config::Detector;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, watch as flag};
 
 use super::engine::{self, EngineChoice};
 use super::lock::{LockError, StateLock};
-use super::{key, runtime, signals};
+use super::{key, runtime, sending, signals};
 use crate::model::catalog::{Catalog, Event};
 use crate::model::offer::Heartbeat;
-use crate::rooted::{Root, RootError};
 use crate::send::listen::{self, Door};
-use crate::send::session::{Desk, StartStream};
-use crate::send::stream;
-use crate::watch as watching;
+use crate::send::session::Desk;
+use crate::watch::{self, Watch, WatchError};
 use crate::wire::handshake::Key;
 
 /// How long the end waits for sessions.
 const LAST_WAIT: Duration = Duration::from_secs(5);
-/// Events taken from the watch in one go, so that sessions get their turn.
-const BATCH_EVENTS: usize = 1024;
+/// Batches of events under way from the watch to the catalog; while they are not taken, the kernel keeps the rest.
+const BATCHES_MAX: usize = 16;
 
 /// Why the daemon does not start; one line for people.
 #[derive(Debug, thiserror::Error)]
@@ -37,20 +34,12 @@ pub enum DetectorError {
     /// The key.
     #[error(transparent)]
     Key(#[from] key::KeyError),
-    /// The ramdisk.
-    #[error("ramdisk: {0}")]
-    Ramdisk(#[from] RootError),
     /// Neither engine.
     #[error(transparent)]
     Engine(#[from] ppu_uring::EngineError),
     /// The ramdisk cannot be watched.
-    #[error("{path}: {source}", path = .path.display())]
-    Watch {
-        /// The ramdisk.
-        path: PathBuf,
-        /// Why not.
-        source: watching::WatchError,
-    },
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// The port.
     #[error("listen = {address}: {source}{}", in_use(.source))]
     Listen {
@@ -59,7 +48,7 @@ pub enum DetectorError {
         /// Why not.
         source: io::Error,
     },
-    /// Anything else.
+    /// The control plane.
     #[error("cannot {operation}: {source}")]
     Io {
         /// What was being done.
@@ -87,13 +76,14 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
     let engine = engine::choose(config.engine)?;
     let listener = std::net::TcpListener::bind(config.listen)
         .map_err(|source| DetectorError::Listen { address: config.listen, source })?;
-    let ramdisk = Arc::new(Root::open(&config.ramdisk)?);
-    let (events, seen) = mpsc::unbounded_channel();
-    let watch = watching::start(&config, events)
-        .map_err(|source| DetectorError::Watch { path: config.ramdisk.clone(), source })?;
+    let (events, seen) = mpsc::channel(BATCHES_MAX);
+    let tell = move |batch| match events.blocking_send(batch) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
+    let watch = watch::start(watch::Settings::new(config.ramdisk.clone(), config.ignore.clone()), tell)?;
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
-    let served = runtime::block_on(engine.engine(), serve(&config, key, engine, listener, ramdisk, &watch, seen));
-    watch.stop();
+    let served = runtime::block_on(engine.engine(), serve(&config, key, engine, listener, watch, seen));
     served.map_err(|source| DetectorError::Io { operation: "run the control plane", source })?
 }
 
@@ -102,44 +92,44 @@ async fn serve(
     key: Key,
     engine: EngineChoice,
     listener: std::net::TcpListener,
-    ramdisk: Arc<Root>,
-    watch: &watching::Watch,
-    seen: mpsc::UnboundedReceiver<Event>,
+    watch: Watch,
+    seen: mpsc::Receiver<Vec<Event>>,
 ) -> Result<(), DetectorError> {
-    let io = |operation| move |source| DetectorError::Io { operation, source };
-    listener.set_nonblocking(true).map_err(io("listen"))?;
-    let listener = TcpListener::from_std(listener).map_err(io("listen"))?;
-    let skipped = watch.skipped();
-    let vitals_of = Arc::clone(&ramdisk);
-    let vitals = move || {
-        let space = vitals_of.space().ok();
-        Heartbeat {
-            skipped: skipped.load(std::sync::atomic::Ordering::Relaxed),
-            ramdisk_total: space.as_ref().map_or(0, |space| space.bytes_total),
-            ramdisk_free: space.as_ref().map_or(0, |space| space.bytes_free),
-            ..Heartbeat::default()
-        }
-    };
-    let desk = Rc::new(Desk::new(Catalog::new(Instant::now()), Box::new(vitals)));
+    let listening = |source| DetectorError::Io { operation: "listen", source };
+    listener.set_nonblocking(true).map_err(listening)?;
+    let listener = TcpListener::from_std(listener).map_err(listening)?;
+    let start_stream = sending::starter(watch.ramdisk(), engine.choice());
+    let desk = Rc::new(Desk::new(Catalog::new(Instant::now()), Box::new(move || vitals(&watch))));
     let door = Door { open_to_others: config.key_file.is_some() || config.insecure, key };
-    let (stop, stopped) = watch::channel(false);
-    let start_stream: StartStream = stream::starter(ramdisk, engine.choice()).map_err(io("probe the ramdisk"))?;
+    let (stop, stopped) = flag::channel(false);
     let listening =
         tokio::task::spawn_local(listen::serve(listener, door, Rc::clone(&desk), start_stream, stopped));
-    let noticing = tokio::task::spawn_local(notice(Rc::clone(&desk), seen));
+    let noticing = tokio::task::spawn_local(notice(desk, seen));
     let signal = signals::end().await;
     tracing::info!("{signal}: stopping");
     let _ = stop.send(true);
     if tokio::time::timeout(LAST_WAIT, listening).await.is_err() {
         tracing::warn!("a data connection does not end; leaving it");
     }
+    // Lets the watch go, which may be waiting for it.
     noticing.abort();
+    let _ = noticing.await;
     Ok(())
 }
 
+/// What a heartbeat says beside the backlog.
+fn vitals(watch: &Watch) -> Heartbeat {
+    let space = watch.ramdisk().root().space().ok();
+    Heartbeat {
+        skipped: watch.skipped(),
+        ramdisk_total: space.as_ref().map_or(0, |space| space.bytes_total),
+        ramdisk_free: space.as_ref().map_or(0, |space| space.bytes_free),
+        ..Heartbeat::default()
+    }
+}
+
 /// Passes on to the catalog what the watch sees, and time.
-async fn notice(desk: Rc<Desk>, mut seen: mpsc::UnboundedReceiver<Event>) {
-    let mut events = Vec::new();
+async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>) {
     loop {
         let next_tick = desk.catalog.borrow().next_tick();
         let tick = async {
@@ -148,18 +138,20 @@ async fn notice(desk: Rc<Desk>, mut seen: mpsc::UnboundedReceiver<Event>) {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            count = seen.recv_many(&mut events, BATCH_EVENTS) => if count == 0 { return },
-            () = tick => {}
+        let batch = tokio::select! {
+            batch = seen.recv() => match batch {
+                Some(batch) => batch,
+                None => return,
+            },
+            () = tick => Vec::new(),
+        };
+        let now = Instant::now();
+        let mut catalog = desk.catalog.borrow_mut();
+        for event in batch {
+            catalog.event(now, event);
         }
-        {
-            let mut catalog = desk.catalog.borrow_mut();
-            let now = Instant::now();
-            for event in events.drain(..) {
-                catalog.event(now, event);
-            }
-            catalog.tick(now);
-        }
+        catalog.tick(now);
+        drop(catalog);
         desk.news.notify_one();
         tokio::task::yield_now().await;
     }

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::listen::short;
-use super::queue::JobQueue;
+use super::jobs::Jobs;
 use crate::model::catalog::{Catalog, Word};
 use crate::model::offer::{Heartbeat, OFFER_PAGE_FILES, OFFER_WINDOW};
 use crate::model::send::SendReport;
@@ -36,7 +36,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Starts a stream's thread on a data connection. It ends when the connection or the queue does, saying why; it drops its sender
 /// last.
 pub type StartStream =
-    Rc<dyn Fn(std::net::TcpStream, Arc<JobQueue>, mpsc::UnboundedSender<Heard>) -> io::Result<()>>;
+    Rc<dyn Fn(std::net::TcpStream, Arc<Jobs>, mpsc::UnboundedSender<Heard>) -> io::Result<()>>;
 
 /// What a stream's thread says.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub struct Active {
     id: SessionId,
     ppu: PpuId,
     peer: SocketAddr,
-    queue: Arc<JobQueue>,
+    queue: Arc<Jobs>,
     streams: Vec<std::net::TcpStream>,
     /// Dropped at the session's end; each stream's thread has its own.
     outlet: Option<mpsc::UnboundedSender<Heard>>,
@@ -252,7 +252,7 @@ async fn read(
     desk: &Desk,
     mut reader: OwnedReadHalf,
     mut decoder: Decoder,
-    queue: &JobQueue,
+    queue: &Jobs,
     replies: &RefCell<Vec<FromDetector>>,
 ) -> SessionEnd {
     let mut buffer = vec![0; 64 << 10];
@@ -281,7 +281,7 @@ async fn read(
 fn hear(
     desk: &Desk,
     message: FromPpu,
-    queue: &JobQueue,
+    queue: &Jobs,
     replies: &RefCell<Vec<FromDetector>>,
 ) -> Option<SessionEnd> {
     let mut catalog = desk.catalog.borrow_mut();
@@ -291,7 +291,9 @@ fn hear(
         FromPpu::ShiftBegan { shift, source } => catalog.shift_began(shift, source),
         FromPpu::Want { wants } => {
             let now = Instant::now();
-            queue.push(wants.into_iter().filter_map(|wanted| catalog.want(now, wanted)));
+            for job in wants.into_iter().filter_map(|wanted| catalog.want(now, wanted)) {
+                queue.push(job);
+            }
         }
         FromPpu::Have { offers } | FromPpu::Landed { offers } => catalog.landed(Instant::now(), &offers),
         FromPpu::ClockProbe { sent_ns } => {
