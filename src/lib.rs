@@ -2,9 +2,11 @@
 //! storage: verified, atomic, durable. ARCHITECTURE.md is the map of this crate.
 
 pub mod daemon;
+pub mod journal;
 pub mod land;
 pub mod model;
 pub mod rooted;
+pub mod serve;
 pub mod simulate;
 pub mod store;
 pub mod wire;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
@@ -35,7 +35,9 @@ pub enum Input {
     /// From any other stage.
     Fact(Fact),
     /// Somebody asks how things are.
-    Status(oneshot::Sender<StatusReport>),
+    Status(Box<dyn FnOnce(StatusReport) + Send>),
+    /// Something to tell people that follows from no fact.
+    Tell(Message),
     /// The end.
     Stop,
 }
@@ -86,6 +88,7 @@ impl Hub {
                 match next {
                     Input::Stop => return,
                     Input::Status(reply) => self.report(reply),
+                    Input::Tell(message) => orders.push(Order::Tell(message)),
                     Input::Notice(notice) => self.notice(notice, &mut orders),
                     Input::Fact(fact) => self.fact(fact, &mut orders),
                 }
@@ -132,12 +135,11 @@ impl Hub {
         self.ledger.apply(now(), fact, orders);
     }
 
-    fn report(&self, reply: oneshot::Sender<StatusReport>) {
+    fn report(&self, reply: Box<dyn FnOnce(StatusReport) + Send>) {
         let mut report = self.ledger.report(now());
         (self.describe)(&mut report);
         report.messages = self.told.iter().cloned().collect();
-        // Who asked may have gone away.
-        let _ = reply.send(report);
+        reply(report);
     }
 
     /// Carries out `orders` and leaves the list empty.
@@ -221,7 +223,8 @@ impl Acks {
     }
 }
 
-fn now() -> Now {
+/// The time, for the ledger.
+pub(super) fn now() -> Now {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { at: Instant::now(), wall_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX) }
 }

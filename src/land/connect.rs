@@ -14,6 +14,9 @@ use crate::wire::handshake::{Client, Established, HandshakeError, Key, Role, STE
 /// Longest wait for TCP itself.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What the peer's TCP leaves unacknowledged for that long ends the connection: twice the silence that the session allows.
+const DEAD_AFTER: Duration = Duration::from_secs(10);
+
 /// Why there is no connection; for people.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -52,11 +55,11 @@ pub(super) async fn connect(
     role: Role,
 ) -> Result<(TcpStream, Established, Decoder), ConnectError> {
     let connecting = TcpStream::connect((address.host.as_str(), address.port));
-    let mut stream = match timeout(CONNECT_TIMEOUT, connecting).await {
+    let stream = match timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(connected) => connected.map_err(ConnectError::Tcp)?,
         Err(_) => return Err(ConnectError::NoAnswer),
     };
-    // tune
+    let mut stream = tune(stream).map_err(ConnectError::Tcp)?;
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|error| ConnectError::Random(error.to_string()))?;
     let mut client = Client::new(key, role, nonce)?;
@@ -73,6 +76,12 @@ pub(super) async fn connect(
         }
     };
     Ok((stream, established, client.into_decoder()))
+}
+
+fn tune(stream: TcpStream) -> io::Result<TcpStream> {
+    let stream = stream.into_std()?;
+    ppu_uring::socket::tune(&stream, DEAD_AFTER)?;
+    TcpStream::from_std(stream)
 }
 
 async fn step(stream: &mut TcpStream, client: &mut Client) -> Result<Option<Established>, ConnectError> {

@@ -4,6 +4,7 @@
 pub mod daemon;
 pub mod mount;
 pub mod oracle;
+pub mod proxy;
 pub mod rig;
 
 use std::time::{Duration, Instant};

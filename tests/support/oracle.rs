@@ -102,7 +102,9 @@ fn check_owners(root: &Path) {
 pub fn check_staging_empty(rig: &Rig) {
     for root in [rig.ppu_ramdisk.path().to_owned(), rig.storage.path().join("data")] {
         let staging = root.join(".ppu-uringd");
-        wait_until("staging is empty", || std::fs::read_dir(&staging).map_or(true, |entries| entries.count() == 0));
+        wait_until("staging is empty", || {
+            std::fs::read_dir(&staging).map_or(true, |entries| entries.count() == 0)
+        });
     }
 }
 

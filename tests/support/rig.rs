@@ -76,7 +76,9 @@ impl Rig {
         let rig = Self {
             detectors: (0..options.detectors).map(|_| None).collect(),
             ppu: None,
-            detector_ramdisks: (0..options.detectors).map(|_| Mount::tmpfs(options.detector_ramdisk)).collect(),
+            detector_ramdisks: (0..options.detectors)
+                .map(|_| Mount::tmpfs(options.detector_ramdisk))
+                .collect(),
             ppu_ramdisk: Mount::tmpfs(options.ppu_ramdisk),
             storage,
             dir,
@@ -182,8 +184,11 @@ impl Rig {
 
     /// What `status --json` says; `None` while no daemon answers.
     pub fn status(&self) -> Option<StatusReport> {
-        let output =
-            Command::new(BINARY).args(["status", "--json", "--control"]).arg(self.control()).output().unwrap();
+        let output = Command::new(BINARY)
+            .args(["status", "--json", "--control"])
+            .arg(self.control())
+            .output()
+            .unwrap();
         // Trouble is an exit code of its own; the report is there all the same.
         serde_json::from_slice(&output.stdout).ok()
     }

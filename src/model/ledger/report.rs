@@ -6,7 +6,7 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 
 use super::copies::Health as StorageHealth;
-use super::offers::Link as DetectorLink;
+use super::detector::Link as DetectorLink;
 use super::{Ledger, Now};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::shift::ShiftId;
@@ -77,7 +77,7 @@ impl Ledger {
                 files: beat.backlog_files + (state.offers.len() + state.unresolved.len()) as u64,
                 bytes: beat.backlog_bytes + offered,
             },
-            in_flight: state.wanted_files(),
+            in_flight: state.wanted_files,
             no_room: state.files_without_room(),
             landed: Amount { files: state.counters.landed_files, bytes: state.counters.landed_bytes },
             rate: Rate { files_per_s, bytes_per_s },
