@@ -22,11 +22,17 @@ pub trait Driver {
     fn submit(&mut self, chain: Vec<Entry>) -> Result<(), Refused>;
 
     /// Returns when an operation completed, a [`Waker`] woke it, or the time is up; at once if a completion is already there.
-    /// May return early for no reason.
+    /// May return early for no reason. With nothing in flight, only a waker or the time end it.
     ///
     /// # Errors
     /// The engine itself failed; operations may still be in flight.
     fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()>;
+
+    /// Returns when everything that was submitted has completed, and can be reaped. No [`Waker`] ends it.
+    ///
+    /// # Errors
+    /// As [`Driver::wait`].
+    fn wait_all(&mut self) -> io::Result<()>;
 
     /// The next completed operation, if any.
     fn reap(&mut self) -> Option<Done>;
