@@ -1,10 +1,14 @@
 //! The vocabulary and the rules, without IO and without a clock: time comes in as an argument.
 
+pub mod catalog;
 pub mod file_version;
 pub mod job;
+pub mod ledger;
 pub mod message;
 pub mod offer;
 pub mod path;
 pub mod record;
 pub mod replica_path;
+pub mod send;
 pub mod shift;
+pub mod status;

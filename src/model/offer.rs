@@ -6,6 +6,11 @@ use super::file_version::{Hash, Identity, OfferId, TransferId};
 use super::path::RelPath;
 use super::shift::ShiftId;
 
+/// Most files in one offer message.
+pub const OFFER_PAGE_FILES: usize = 1000;
+/// Most offers of a session without an answer: bounds the PPU's memory whatever the backlog is.
+pub const OFFER_WINDOW: usize = 4096;
+
 /// How the detector is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Heartbeat {

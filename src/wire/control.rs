@@ -3,14 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::file_version::{OfferId, TransferId};
-pub use crate::model::offer::{Decline, Heartbeat, Offered, Wanted, Withdrawal};
+pub use crate::model::offer::{
+    Decline, Heartbeat, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal,
+};
 use crate::model::path::RelPath;
 use crate::model::shift::ShiftId;
-
-/// Most files in one [`FromDetector::Offer`].
-pub const OFFER_PAGE_FILES: usize = 1000;
-/// Most offers of a session without an answer: bounds the PPU's memory whatever the backlog is.
-pub const OFFER_WINDOW: usize = 4096;
 
 /// Detector → PPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,3 +1,5 @@
 //! What travels between detector and PPU (PROTOCOL.md), without sockets and without a clock.
 
 pub mod control;
+pub mod frame;
+pub mod handshake;

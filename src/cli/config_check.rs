@@ -1,0 +1,265 @@
+//! `config check`: the file in itself, then the machine that it is meant for.
+
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use ppu_config::{AnyRole, Checked, Detector, HostPort, Ppu, Storage};
+use rustix::fs::Access;
+
+use super::Failure;
+use super::machine::{Mount, free_bytes, is_mount_point, nearest_existing};
+
+/// A shorter key can be guessed.
+const KEY_MIN_BYTES: u64 = 16;
+
+/// Check a configuration file and this machine against it, without starting anything
+///
+/// Which role the file is for is seen from its keys. First the file itself:
+/// unknown keys and impossible values, each as `FILE:LINE: KEY: reason, what to
+/// do`. Then the machine: is the ramdisk there and mounted well, are the storages
+/// mounted, is the key private, is the port free? Nothing is written, connected
+/// to or started.
+///
+/// Example:
+///   ppu-uringd config check --config /etc/ppu-uringd/ppu.toml
+///
+/// Exit codes: 0 = fit to start (there may be warnings); 1 = this machine does
+/// not fit; 2 = the file is wrong.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Args {
+    /// detector.toml or ppu.toml
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let Checked { config, warnings } = ppu_config::load_any(&args.config)?;
+    for warning in &warnings {
+        println!("warning  {warning}");
+    }
+    let mut findings = Findings::default();
+    let role = match &config {
+        AnyRole::Detector(config) => {
+            detector(config, &mut findings);
+            "a detector"
+        }
+        AnyRole::Ppu(config) => {
+            ppu(config, &mut findings);
+            "a PPU"
+        }
+    };
+    let file = args.config.display();
+    match findings.errors {
+        0 => {
+            println!("{file}: fit to start {role}");
+            Ok(())
+        }
+        errors => {
+            println!(
+                "{file}: {errors} thing{} to correct on this machine",
+                if errors == 1 { "" } else { "s" }
+            );
+            Err(Failure::Reported)
+        }
+    }
+}
+
+/// Prints each finding as it is made.
+#[derive(Default)]
+struct Findings {
+    errors: usize,
+}
+
+impl Findings {
+    fn ok(&self, key: impl Display, what: impl Display) {
+        println!("ok       {key}: {what}");
+    }
+
+    fn warning(&self, key: impl Display, what: impl Display) {
+        println!("warning  {key}: {what}");
+    }
+
+    fn error(&mut self, key: impl Display, what: impl Display) {
+        self.errors += 1;
+        println!("error    {key}: {what}");
+    }
+}
+
+fn detector(config: &Detector, findings: &mut Findings) {
+    ramdisk(&config.ramdisk, Access::READ_OK | Access::EXEC_OK, findings);
+    key_file(config.key_file.as_deref(), findings);
+    state_dir(&config.state_dir, findings);
+    listener("listen", config.listen, findings);
+}
+
+fn ppu(config: &Ppu, findings: &mut Findings) {
+    ramdisk(&config.ramdisk, Access::WRITE_OK | Access::EXEC_OK, findings);
+    key_file(config.key_file.as_deref(), findings);
+    state_dir(&config.state_dir, findings);
+    let interfaces = &config.interfaces;
+    let doors = [("status", interfaces.status), ("messages", interfaces.messages), ("http", interfaces.http)];
+    for (key, address) in doors {
+        if let Some(address) = address {
+            listener(&format!("interfaces.{key}"), address, findings);
+        }
+    }
+    for link in &config.detectors {
+        address(&format!("detector {}", link.id), &link.address, findings);
+    }
+    for storage in &config.storages {
+        store(storage, findings);
+    }
+}
+
+fn ramdisk(path: &Path, needed: Access, findings: &mut Findings) {
+    let shown = path.display();
+    match fs::metadata(path) {
+        Err(error) => {
+            let cure = format!("mount it: mount -t tmpfs -o huge=within_size tmpfs {shown}");
+            return findings.error("ramdisk", format!("{shown}: {error}; {cure}"));
+        }
+        Ok(found) if !found.is_dir() => {
+            return findings.error("ramdisk", format!("{shown} is not a directory"));
+        }
+        Ok(_) => {}
+    }
+    if let Err(error) = rustix::fs::access(path, needed) {
+        return findings.error("ramdisk", format!("{shown} cannot be used by this user: {error}"));
+    }
+    match (is_mount_point(path), Mount::of(path)) {
+        (Err(error), _) | (_, Err(error)) => findings.error("ramdisk", format!("{shown}: {error}")),
+        (_, Ok(None)) => findings.warning("ramdisk", format!("{shown}: on no mount that is listed")),
+        (Ok(own), Ok(Some(mount))) => {
+            if mount.file_system != "tmpfs" {
+                findings.warning(
+                    "ramdisk",
+                    format!("{shown} is on {}, not on a tmpfs: slower", mount.file_system),
+                );
+            } else if !mount.has("huge=within_size") {
+                let at = mount.point.display();
+                let gain = "makes landing almost three times as fast";
+                findings.warning("ramdisk", format!("`mount -o remount,huge=within_size {at}` {gain}"));
+            }
+            if !own {
+                let at = mount.point.display();
+                findings.warning(
+                    "ramdisk",
+                    format!("{shown} is no mount of its own: it shares the room of {at}"),
+                );
+            }
+            findings.ok("ramdisk", format!("{shown}, {}", room(path)));
+        }
+    }
+}
+
+fn key_file(path: Option<&Path>, findings: &mut Findings) {
+    let Some(path) = path else {
+        return findings.warning("key_file", "none: nobody proves who they are");
+    };
+    let shown = path.display();
+    match fs::metadata(path) {
+        Err(error) => findings.error("key_file", format!("{shown}: {error}")),
+        Ok(found) if !found.is_file() => findings.error("key_file", format!("{shown} is not a file")),
+        Ok(found) if found.len() == 0 => {
+            findings
+                .error("key_file", format!("{shown} is empty: head -c 32 /dev/urandom | base64 > {shown}"));
+        }
+        Ok(found) => match fs::File::open(path) {
+            Err(error) => findings.error("key_file", format!("{shown}: {error}")),
+            Ok(_) if found.mode() & 0o077 != 0 => {
+                let mode = found.mode() & 0o777;
+                findings.warning(
+                    "key_file",
+                    format!("{shown} has mode {mode:03o}, others can read it: chmod 600 {shown}"),
+                );
+            }
+            Ok(_) if found.len() < KEY_MIN_BYTES => {
+                let cure = format!("head -c 32 /dev/urandom | base64 > {shown}");
+                findings
+                    .warning("key_file", format!("{shown} is shorter than {KEY_MIN_BYTES} bytes: {cure}"));
+            }
+            Ok(_) => findings.ok("key_file", shown),
+        },
+    }
+}
+
+fn state_dir(path: &Path, findings: &mut Findings) {
+    match writable(path) {
+        Ok(()) => findings.ok("state_dir", format!("{}, {}", path.display(), room(path))),
+        Err(reason) => findings.error("state_dir", reason),
+    }
+    if let Ok(Some(mount)) = Mount::of(path)
+        && matches!(mount.file_system.as_str(), "tmpfs" | "ramfs")
+    {
+        let kind = mount.file_system;
+        findings
+            .warning("state_dir", format!("{} is on {kind}: a reboot forgets everything", path.display()));
+    }
+}
+
+fn listener(key: &str, address: SocketAddr, findings: &mut Findings) {
+    match TcpListener::bind(address) {
+        Ok(_) => findings.ok(key, format!("{address} is free")),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            findings.warning(key, format!("{address} is taken, perhaps by the daemon that runs already"));
+        }
+        Err(error) => findings.error(key, format!("{address}: {error}")),
+    }
+}
+
+fn address(key: &str, address: &HostPort, findings: &mut Findings) {
+    match (address.host.as_str(), address.port).to_socket_addrs() {
+        Err(error) => findings.error(key, format!("{address}: {error}")),
+        Ok(mut found) => match found.next() {
+            None => findings.error(key, format!("{address}: the name has no address")),
+            Some(found) => findings.ok(key, format!("{address} is {found} (not connected to)")),
+        },
+    }
+}
+
+fn store(storage: &Storage, findings: &mut Findings) {
+    let key = format!("storage {}", storage.id);
+    let target = storage.target.display();
+    if let Some(point) = &storage.mountpoint {
+        match is_mount_point(point) {
+            Ok(true) => {}
+            Ok(false) => return findings.error(key, format!("nothing is mounted at {}", point.display())),
+            Err(error) => return findings.error(key, format!("{}: {error}", point.display())),
+        }
+    } else if !storage.allow_root_fs {
+        match Mount::of(&storage.target) {
+            Ok(Some(mount)) if mount.point == Path::new("/") => {
+                let cure = "give its mountpoint, or set allow_root_fs = true";
+                return findings.error(key, format!("{target} is on the root file system: {cure}"));
+            }
+            Ok(_) => {}
+            Err(error) => return findings.error(key, format!("{target}: {error}")),
+        }
+    }
+    match writable(&storage.target) {
+        Ok(()) => findings.ok(key, format!("{target}, {}", room(&storage.target))),
+        Err(reason) => findings.error(key, reason),
+    }
+}
+
+/// The directory can be written, or made.
+fn writable(path: &Path) -> Result<(), String> {
+    let failed = |at: &Path, error: &dyn Display| format!("{}: {error}", at.display());
+    let nearest = nearest_existing(path).map_err(|error| failed(path, &error))?;
+    if !nearest.is_dir() {
+        return Err(format!("{} is not a directory", nearest.display()));
+    }
+    rustix::fs::access(&nearest, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| failed(&nearest, &error))
+}
+
+fn room(path: &Path) -> String {
+    match free_bytes(path) {
+        Ok(bytes) => format!("{:.1} GB free", bytes as f64 / 1e9),
+        Err(error) => format!("room unknown: {error}"),
+    }
+}

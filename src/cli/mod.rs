@@ -1,0 +1,90 @@
+//! The command line: what there is to say, and what the exit code means.
+
+mod config_check;
+mod demo;
+mod log_file;
+#[expect(dead_code, reason = "for the daemons")]
+mod logging;
+mod machine;
+mod simulate;
+mod size;
+mod status;
+mod stop;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Moves a detector's images to the PPU's ramdisk and on to every storage: verified, atomic, durable.
+#[derive(Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Exit codes: 0 = done; 1 = failed, the reason is on standard error; 2 = wrong
+usage or configuration, nothing was started.
+
+Start here: `ppu-uringd demo` shows all of it on this machine, without root and
+without configuration. Each command explains itself: `ppu-uringd COMMAND --help`.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    Demo(demo::Args),
+    Simulate(simulate::Args),
+    Status(status::Args),
+}
+
+/// Look after configuration files.
+#[derive(Subcommand)]
+enum ConfigCommand {
+    Check(config_check::Args),
+}
+
+/// Why a command did not do what it was asked to.
+enum Failure {
+    /// Exit code 1, and why.
+    Failed(String),
+    /// Exit code 2, and why.
+    Usage(String),
+    /// Exit code 1; the command has said everything already.
+    Reported,
+}
+
+impl Failure {
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<ppu_config::ConfigError> for Failure {
+    fn from(error: ppu_config::ConfigError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+pub(crate) fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
+        Command::Status(args) => status::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Reported) => ExitCode::from(1),
+        Err(Failure::Failed(reason)) => {
+            eprintln!("ppu-uringd: {reason}");
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(reason)) => {
+            for line in reason.lines() {
+                eprintln!("ppu-uringd: {line}");
+            }
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! Every file that the detector has, and how far each has come: the truth of what happened to a file on the detector.
+//!
+//! The watch tells it [`Event`]s, the streams tell how sends ended, the session passes on what the PPU says; it answers with
+//! [`Word`]s for the PPU and [`SendJob`](super::send::SendJob)s for the streams. An event costs a few hash look-ups and at most a
+//! logarithm of the backlog; a file some 140 bytes beyond its path.
+//!
+//! ```text
+//!            closed, found                 want           sent            landed
+//!  (nothing) ─────────────► Waiting ─► Offered ─► Sending ─► Sent ─────────────► Landed
+//!                             ▲ │ ▲       │          │         │ have             │
+//!                       close │ │ └───────┴──────────┴─────────┴──────────────────┘ closed again: a newer version
+//!                            Open ◄── somebody writes it
+//!  gone, not landed: Vanishing ──(grace)──► withdrawn as vanished; if it was never offered: Ghost, offered to be withdrawn
+//! ```
+//!
+//! Of one path there is never more than one version on offer; what happens to the file meanwhile is kept in [`Since`].
+
+mod backlog;
+mod files;
+mod session;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use backlog::Backlog;
+use files::{Files, Slot};
+use session::Session;
+
+use super::file_version::{Identity, OfferId, TransferId};
+use super::offer::{Decline, Offered, Withdrawal};
+use super::path::RelPath;
+use super::shift::ShiftId;
+
+/// How long a file that is gone may still turn up under another name, before it counts as vanished.
+pub const VANISH_GRACE: Duration = Duration::from_millis(100);
+/// Most vanished files that are remembered until a PPU can be told, so that a long absence cannot exhaust the memory.
+pub const GHOSTS_MAX: usize = 1 << 20;
+
+/// What the watch sees. Paths are below the ramdisk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A regular file was closed after writing, moved in or linked in.
+    Closed {
+        /// Its name.
+        path: RelPath,
+        /// As it was looked at right after.
+        identity: Identity,
+        /// When it was seen.
+        at: Instant,
+    },
+    /// A scan met a regular file.
+    Found {
+        /// Its name.
+        path: RelPath,
+        /// As it was met.
+        identity: Identity,
+        /// When it was closed, as far as its ctime tells.
+        at: Instant,
+    },
+    /// The name is no more.
+    Gone {
+        /// Which.
+        path: RelPath,
+    },
+    /// A directory and all that was below it is no more, at least not under this name.
+    GoneBelow {
+        /// Which.
+        directory: RelPath,
+    },
+    /// From here on every file that there is will be met, or seen in another event.
+    ScanBegins,
+    /// What was neither met nor seen since the scan began is gone.
+    ScanEnds,
+}
+
+/// What is to be said to the PPU, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in wire::control::FromDetector")]
+pub enum Word {
+    ShiftWord(ShiftId),
+    ManifestBegin,
+    Offer(Vec<Offered>),
+    ManifestEnd,
+    Withdrawn(OfferId, Withdrawal),
+    Declined(TransferId, Decline),
+    Gone(Vec<OfferId>),
+}
+
+/// How much there is of what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Files that the catalog knows.
+    pub files: usize,
+    /// To be offered in this session, or once there is one.
+    pub backlog_files: u64,
+    /// Their bytes.
+    pub backlog_bytes: u64,
+}
+
+/// See the module.
+pub struct Catalog {
+    /// Times are kept as microseconds since then: half the size of an `Instant`.
+    epoch: Instant,
+    files: Files,
+    backlog: Backlog,
+    /// In the order in which their grace ends; entries that are no longer vanishing, or are so anew, are passed over.
+    vanishing: VecDeque<(i64, Slot)>,
+    ghosts: usize,
+    shifts: Vec<ShiftPlace>,
+    /// Place of the shift that a file closed now belongs to.
+    shift: u32,
+    /// Counts the scans.
+    scan: u32,
+    /// A scan has been completed: the catalog names every file.
+    complete: bool,
+    session: Option<Session>,
+}
+
+struct ShiftPlace {
+    id: ShiftId,
+    /// Below the ramdisk; `None` is all of it.
+    source: Option<RelPath>,
+}
+
+/// One name on the ramdisk.
+struct Entry {
+    path: RelPath,
+    /// The newest that is known.
+    identity: Identity,
+    /// When the close was seen, microseconds on the catalog's clock.
+    closed_us: i64,
+    state: State,
+    /// Present or last offer, in this session; [`NO_OFFER`].
+    offer: OfferId,
+    /// Place in [`Catalog::shifts`], [`NO_SHIFT`] before the first is known.
+    shift: u32,
+    /// Earlier versions that were replaced before they could be offered.
+    superseded: u32,
+    /// The last scan that the file was seen in.
+    scan: u32,
+    since: Since,
+    /// A close was seen since the PPU last said that it has this file.
+    fresh: bool,
+    /// Was really closed, and the PPU counts it nowhere yet.
+    produced: bool,
+    /// The PPU has this file as it was before what is on offer now.
+    landed: bool,
+    /// No later write can leave the identity equal.
+    settled: bool,
+}
+
+const NO_OFFER: OfferId = OfferId(0);
+const NO_SHIFT: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In the backlog.
+    Waiting,
+    /// Not below its shift's source.
+    Outside,
+    /// Somebody has it open: its close is awaited.
+    Open,
+    Offered,
+    /// A stream has it.
+    Sending,
+    /// Gone out, not yet acknowledged.
+    Sent,
+    Landed,
+    /// Its name is gone since then (µs); it may turn up under another one.
+    Vanishing(i64),
+    /// It vanished without having been offered: in the backlog, to be offered and withdrawn.
+    Ghost,
+}
+
+/// What happened to a file since it was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    Nothing,
+    /// A close, with the same identity.
+    Closed,
+    /// A newer version.
+    Newer,
+    Gone,
+    /// A newer version came and went.
+    NewerGone,
+}
+
+impl Catalog {
+    /// Empty; `now` is the origin of its clock.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            epoch: now,
+            files: Files::default(),
+            backlog: Backlog::default(),
+            vanishing: VecDeque::new(),
+            ghosts: 0,
+            shifts: Vec::new(),
+            shift: NO_SHIFT,
+            scan: 0,
+            complete: false,
+            session: None,
+        }
+    }
+
+    /// Takes what the watch saw, in its order.
+    pub fn event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Closed { path, identity, at } => self.closed(path, identity, self.us(at)),
+            Event::Found { path, identity, at } => self.found(path, identity, self.us(at)),
+            Event::Gone { path } => {
+                if let Some(slot) = self.files.find(&path) {
+                    self.gone(now, slot);
+                }
+            }
+            Event::GoneBelow { directory } => {
+                self.gone_all(now, |entry| entry.path.below(&directory).is_some());
+            }
+            Event::ScanBegins => self.scan = self.scan.wrapping_add(1),
+            Event::ScanEnds => {
+                self.complete = true;
+                let scan = self.scan;
+                self.gone_all(now, |entry| entry.scan != scan);
+            }
+        }
+    }
+
+    /// Ends the grace of what has vanished.
+    pub fn tick(&mut self, now: Instant) {
+        let now_us = self.us(now);
+        while let Some(&(until, slot)) = self.vanishing.front()
+            && until <= now_us
+        {
+            self.vanishing.pop_front();
+            let since = until - VANISH_GRACE.as_micros() as i64;
+            if self.files[slot].state == State::Vanishing(since) {
+                self.vanished(slot);
+            }
+        }
+    }
+
+    /// When [`Catalog::tick`] has something to do.
+    pub fn next_tick(&self) -> Option<Instant> {
+        let (until, _) = self.vanishing.front()?;
+        self.epoch.checked_add(Duration::from_micros(u64::try_from(*until).unwrap_or(0)))
+    }
+
+    /// How much there is.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            files: self.files.len(),
+            backlog_files: self.backlog.files() as u64,
+            backlog_bytes: self.backlog.bytes(),
+        }
+    }
+
+    fn closed(&mut self, path: RelPath, identity: Identity, at: i64) {
+        let Some(slot) = self.files.find(&path) else {
+            return self.add(path, identity, at, true);
+        };
+        let entry = &mut self.files[slot];
+        entry.scan = self.scan;
+        let changed = entry.identity != identity;
+        match entry.state {
+            State::Offered if !changed && entry.fresh => return, // it will be read after this close anyway
+            State::Offered if changed => self.withdraw(slot, Withdrawal::Replaced),
+            State::Offered | State::Sending | State::Sent => {
+                return self.closed_while_offered(slot, identity, changed, at);
+            }
+            State::Landed => {}
+            State::Vanishing(_) if entry.offer != NO_OFFER => self.withdraw(slot, Withdrawal::Replaced),
+            State::Vanishing(_) | State::Ghost => {
+                if !entry.landed && !same_content(&entry.identity, &identity) {
+                    entry.superseded = entry.superseded.saturating_add(1);
+                }
+            }
+            State::Waiting | State::Outside | State::Open => {
+                if changed && entry.produced {
+                    entry.superseded = entry.superseded.saturating_add(1);
+                }
+            }
+        }
+        let entry = &mut self.files[slot];
+        entry.produced |= changed || !entry.landed;
+        self.renew(slot, identity, at);
+        self.settle_moved(slot);
+    }
+
+    /// A stream may be reading it: the newer version waits for the end of this one.
+    fn closed_while_offered(&mut self, slot: Slot, identity: Identity, changed: bool, at: i64) {
+        let entry = &mut self.files[slot];
+        entry.fresh = true;
+        if matches!(entry.since, Since::Newer | Since::NewerGone) && changed {
+            entry.superseded = entry.superseded.saturating_add(1);
+        }
+        entry.since = match entry.since {
+            Since::Nothing | Since::Closed if !changed => Since::Closed,
+            _ => Since::Newer,
+        };
+        entry.closed_us = at;
+        entry.settled = false;
+        entry.shift = self.shift;
+        self.files.set_identity(slot, identity);
+        self.settle_moved(slot);
+    }
+
+    fn found(&mut self, path: RelPath, identity: Identity, at: i64) {
+        let Some(slot) = self.files.find(&path) else {
+            return self.add(path, identity, at, false);
+        };
+        let entry = &mut self.files[slot];
+        entry.scan = self.scan;
+        let changed = entry.identity != identity;
+        match entry.state {
+            State::Vanishing(_) | State::Ghost => self.closed(path, identity, at),
+            // Its close may have been missed.
+            State::Open => self.renew(slot, identity, at),
+            State::Landed if changed || !entry.settled => {
+                self.renew(slot, identity, at);
+                self.files[slot].fresh = changed;
+            }
+            State::Waiting | State::Outside if changed => {
+                let at = entry.closed_us;
+                self.renew(slot, identity, at);
+            }
+            // What is on offer is looked at again before it is sent.
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, path: RelPath, identity: Identity, closed_us: i64, produced: bool) {
+        let entry = Entry {
+            path,
+            identity,
+            closed_us,
+            state: State::Outside,
+            offer: NO_OFFER,
+            shift: self.shift,
+            superseded: 0,
+            scan: self.scan,
+            since: Since::Nothing,
+            fresh: produced,
+            produced,
+            landed: false,
+            settled: false,
+        };
+        let slot = self.files.insert(entry);
+        self.wait(slot);
+        self.settle_moved(slot);
+    }
+
+    /// A version that is to be offered, whatever it was before.
+    fn renew(&mut self, slot: Slot, identity: Identity, closed_us: i64) {
+        self.leave_backlog(slot);
+        self.files.set_identity(slot, identity);
+        let entry = &mut self.files[slot];
+        entry.closed_us = closed_us;
+        entry.shift = self.shift;
+        entry.fresh = true;
+        entry.settled = false;
+        self.wait(slot);
+    }
+
+    /// Into the backlog, if it is below the source.
+    fn wait(&mut self, slot: Slot) {
+        self.leave_backlog(slot);
+        let inside = self.source_path(slot).is_some();
+        let entry = &mut self.files[slot];
+        entry.since = Since::Nothing;
+        entry.state = if inside { State::Waiting } else { State::Outside };
+        if inside {
+            self.backlog.insert(entry.closed_us, slot, entry.identity.size);
+        }
+    }
+
+    fn leave_backlog(&mut self, slot: Slot) {
+        let entry = &self.files[slot];
+        if entry.state == State::Ghost {
+            self.ghosts -= 1;
+        }
+        if matches!(entry.state, State::Waiting | State::Ghost) {
+            self.backlog.remove(entry.closed_us, slot, entry.identity.size);
+        }
+    }
+
+    fn gone_all(&mut self, now: Instant, is_gone: impl Fn(&Entry) -> bool) {
+        let gone: Vec<Slot> = self.files.slots().filter(|slot| is_gone(&self.files[*slot])).collect();
+        for slot in gone {
+            self.gone(now, slot);
+        }
+    }
+
+    fn gone(&mut self, now: Instant, slot: Slot) {
+        let entry = &mut self.files[slot];
+        match entry.state {
+            State::Vanishing(_) | State::Ghost => {}
+            State::Sending | State::Sent => {
+                entry.since = match entry.since {
+                    Since::Newer | Since::NewerGone => Since::NewerGone,
+                    _ => Since::Gone,
+                };
+            }
+            State::Offered => self.vanish(now, slot),
+            State::Landed => {
+                self.say_gone(slot);
+                self.remove(slot);
+            }
+            State::Waiting | State::Outside | State::Open => {
+                self.say_gone(slot);
+                let entry = &self.files[slot];
+                let known_by_now = entry.state == State::Waiting && !entry.landed;
+                if entry.produced || known_by_now {
+                    self.vanish(now, slot);
+                } else {
+                    self.remove(slot);
+                }
+            }
+        }
+    }
+
+    /// The name is gone: was the file renamed, or is it lost?
+    fn vanish(&mut self, now: Instant, slot: Slot) {
+        let entry = &self.files[slot];
+        let lives = |other: &Slot| {
+            !matches!(self.files[*other].state, State::Vanishing(_) | State::Ghost) && *other != slot
+        };
+        if let Some(other) = self.files.other_names(slot, &entry.identity).into_iter().find(lives) {
+            return self.moved(slot, other);
+        }
+        self.leave_backlog(slot);
+        let since = self.us(now);
+        self.files[slot].state = State::Vanishing(since);
+        self.vanishing.push_back((since + VANISH_GRACE.as_micros() as i64, slot));
+    }
+
+    /// `slot` is or was named anew: what vanished under another name has only moved.
+    fn settle_moved(&mut self, slot: Slot) {
+        let identity = self.files[slot].identity;
+        for other in self.files.other_names(slot, &identity) {
+            if matches!(self.files[other].state, State::Vanishing(_) | State::Ghost) {
+                self.moved(other, slot);
+            }
+        }
+    }
+
+    fn moved(&mut self, from: Slot, to: Slot) {
+        if self.is_on_offer(from) {
+            self.withdraw(from, Withdrawal::Moved);
+        } else {
+            let Entry { superseded, fresh, produced, .. } = self.files[from];
+            let entry = &mut self.files[to];
+            entry.superseded = entry.superseded.saturating_add(superseded);
+            entry.fresh |= fresh;
+            entry.produced |= produced;
+        }
+        self.remove(from);
+    }
+
+    fn vanished(&mut self, slot: Slot) {
+        if self.is_on_offer(slot) {
+            self.withdraw(slot, Withdrawal::Vanished);
+            return self.remove(slot);
+        }
+        let outside = self.source_path(slot).is_none();
+        if outside || self.ghosts >= GHOSTS_MAX {
+            if !outside {
+                tracing::error!(path = %self.files[slot].path, "vanished; too many vanished files wait for a PPU to count them");
+            }
+            return self.remove(slot);
+        }
+        self.ghosts += 1;
+        let entry = &mut self.files[slot];
+        entry.state = State::Ghost;
+        self.backlog.insert(entry.closed_us, slot, entry.identity.size);
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        self.leave_backlog(slot);
+        self.forget_offer(slot);
+        self.files.remove(slot);
+        // Its place may be looked at once more, by the queue of graces.
+        self.files[slot].state = State::Outside;
+    }
+
+    /// Its path below its shift's source; `None` where it is not below it.
+    fn source_path(&self, slot: Slot) -> Option<RelPath> {
+        let entry = &self.files[slot];
+        match self.shifts.get(entry.shift as usize).and_then(|shift| shift.source.as_ref()) {
+            Some(source) => entry.path.below(source),
+            None => Some(entry.path.clone()),
+        }
+    }
+
+    fn us(&self, at: Instant) -> i64 {
+        match at.checked_duration_since(self.epoch) {
+            Some(after) => after.as_micros() as i64,
+            None => -(self.epoch.duration_since(at).as_micros() as i64),
+        }
+    }
+}
+
+/// Renaming and linking move the ctime, and nothing else.
+fn same_content(a: &Identity, b: &Identity) -> bool {
+    (a.ino, a.size, a.mtime_ns) == (b.ino, b.size, b.mtime_ns)
+}

@@ -1,0 +1,393 @@
+//! The catalog towards a PPU: what is on offer, and how offers end.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::files::Slot;
+use super::{Catalog, NO_OFFER, NO_SHIFT, ShiftPlace, Since, State, Word};
+use crate::model::file_version::{Identity, OfferId, TransferId};
+use crate::model::offer::{Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal};
+use crate::model::path::RelPath;
+use crate::model::send::{SendJob, SendOutcome, SendReport};
+use crate::model::shift::ShiftId;
+
+/// What lasts as long as a PPU is connected.
+#[derive(Default)]
+pub(super) struct Session {
+    /// Each ends an offer or a want, so that the window and the wants bound them.
+    words: VecDeque<Word>,
+    gone: Vec<OfferId>,
+    /// Open or landed.
+    offers: HashMap<OfferId, Slot>,
+    /// A stream has them.
+    transfers: HashMap<TransferId, OfferId>,
+    last_offer: u64,
+    unanswered: usize,
+    manifest: Manifest,
+}
+
+#[derive(Default, Clone, Copy)]
+enum Manifest {
+    /// The PPU has not yet said whose files these are.
+    #[default]
+    Unasked,
+    Due,
+    /// Ends when nothing is left that was closed before then (µs).
+    Begun {
+        at: i64,
+    },
+    Ended,
+}
+
+/// Towards the PPU.
+impl Catalog {
+    /// A PPU is there.
+    pub fn session_begins(&mut self, now: Instant) {
+        self.session_ends(now);
+        self.session = Some(Session::default());
+    }
+
+    /// The PPU is gone: what was on offer is in the backlog again.
+    pub fn session_ends(&mut self, now: Instant) {
+        let Some(session) = self.session.take() else { return };
+        for slot in session.offers.into_values() {
+            self.files[slot].offer = NO_OFFER;
+            match (self.files[slot].state, self.files[slot].since) {
+                (State::Sending | State::Sent, Since::Gone | Since::NewerGone) => {
+                    // It may have landed: then the PPU knows it by its identity.
+                    self.files[slot].fresh = false;
+                    self.vanish(now, slot);
+                }
+                (State::Offered | State::Sending | State::Sent, _) => self.wait(slot),
+                _ => {}
+            }
+        }
+    }
+
+    /// From now on files below `source` belong to shift `id`. The first such word of a session sets off its manifest.
+    pub fn shift_began(&mut self, id: ShiftId, source: Option<RelPath>) {
+        let known = self.shifts.iter().position(|shift| shift.id == id);
+        let place = known.unwrap_or(self.shifts.len());
+        match known {
+            Some(place) => self.shifts[place].source = source,
+            None => self.shifts.push(ShiftPlace { id, source }),
+        }
+        self.shift = place as u32;
+        let Some(session) = &mut self.session else { return };
+        session.words.push_back(Word::ShiftWord(id));
+        if let Manifest::Unasked = session.manifest {
+            session.manifest = Manifest::Due;
+            self.offer_everything();
+        }
+    }
+
+    /// The PPU wants a file. `None`: it was declined.
+    pub fn want(&mut self, now: Instant, wanted: Wanted) -> Option<SendJob> {
+        let Wanted { transfer, offer, known_hash } = wanted;
+        let Some(slot) = self.session.as_ref()?.offers.get(&offer).copied() else {
+            return self.decline(transfer, Decline::Changed); // withdrawn meanwhile
+        };
+        let entry = &mut self.files[slot];
+        match (entry.state, entry.since) {
+            // It is read after that close, all the same.
+            (State::Offered, _) => {}
+            // It did not land there. A stream's report may come later than the PPU's.
+            (State::Sending | State::Sent, Since::Nothing) => {}
+            (State::Sending | State::Sent, Since::Gone | Since::NewerGone) => {
+                self.unsent(now, slot, Unsent::Again);
+                return self.decline(transfer, Decline::Vanished);
+            }
+            (State::Sending | State::Sent, Since::Closed | Since::Newer) => {
+                self.unsent(now, slot, Unsent::Again);
+                return self.decline(transfer, Decline::Changed);
+            }
+            (State::Vanishing(_), _) => return self.decline(transfer, Decline::Vanished),
+            _ => return self.decline(transfer, Decline::Failed("it has landed already".to_owned())),
+        }
+        entry.since = Since::Nothing;
+        entry.state = State::Sending;
+        let job = SendJob { transfer, path: entry.path.clone(), identity: entry.identity, known_hash };
+        if let Some(session) = &mut self.session {
+            session.transfers.insert(transfer, offer);
+        }
+        Some(job)
+    }
+
+    /// The PPU has these: landed now, or before (`Have`).
+    pub fn landed(&mut self, now: Instant, offers: &[OfferId]) {
+        for &offer in offers {
+            let Some(session) = &mut self.session else { return };
+            match session.offers.get(&offer).copied() {
+                Some(slot) => self.has_landed(now, slot),
+                // Withdrawn meanwhile, yet the PPU had it already: it must not believe that this version is still here.
+                None if offer.0 <= session.last_offer => session.gone.push(offer),
+                None => {}
+            }
+        }
+    }
+
+    /// How a send ended.
+    pub fn sent(&mut self, now: Instant, report: SendReport) {
+        let SendReport { transfer, outcome } = report;
+        let Some(session) = &mut self.session else { return };
+        let Some(offer) = session.transfers.remove(&transfer) else { return };
+        if let SendOutcome::Declined { why, .. } = &outcome {
+            session.words.push_back(Word::Declined(transfer, why.clone()));
+        }
+        let Some(slot) = session.offers.get(&offer).copied() else { return };
+        match (self.files[slot].state, &outcome) {
+            (State::Sending, _) => {}
+            // The PPU was quicker to tell.
+            (State::Landed, SendOutcome::Sent { identity, settled }) => {
+                self.files.set_identity(slot, *identity);
+                self.files[slot].settled = *settled;
+                return;
+            }
+            _ => return,
+        }
+        match outcome {
+            SendOutcome::Sent { identity, settled } => self.is_sent(slot, identity, settled),
+            SendOutcome::Changed { identity } => self.unsent(now, slot, Unsent::Changed(identity)),
+            SendOutcome::Failed(_) => self.unsent(now, slot, Unsent::Again),
+            SendOutcome::Declined { why, identity: now_is } => match why {
+                Decline::Unchanged { identity, settled } => self.is_sent(slot, identity, settled),
+                Decline::Busy => self.unsent(now, slot, Unsent::Busy),
+                Decline::Vanished => self.unsent(now, slot, Unsent::Changed(None)),
+                Decline::Changed => self.unsent(now, slot, Unsent::Changed(now_is)),
+                Decline::Failed(_) => self.unsent(now, slot, Unsent::Again),
+            },
+        }
+    }
+
+    /// What is to be said next. An offer may be too long for one frame, then its files go out in several.
+    pub fn next_word(&mut self, now: Instant) -> Option<Word> {
+        let at = self.us(now);
+        let session = self.session.as_mut()?;
+        if let Some(word) = session.words.pop_front() {
+            return Some(word);
+        }
+        if !session.gone.is_empty() {
+            let rest = session.gone.split_off(session.gone.len().min(OFFER_WINDOW));
+            return Some(Word::Gone(std::mem::replace(&mut session.gone, rest)));
+        }
+        let manifest = session.manifest;
+        match manifest {
+            Manifest::Unasked => return None,
+            Manifest::Due => {
+                session.manifest = Manifest::Begun { at };
+                return Some(Word::ManifestBegin);
+            }
+            Manifest::Begun { at: began } if self.complete && !self.is_left_from(began) => {
+                self.session.as_mut()?.manifest = Manifest::Ended;
+                return Some(Word::ManifestEnd);
+            }
+            Manifest::Begun { .. } | Manifest::Ended => {}
+        }
+        self.offer(at)
+    }
+
+    /// Answers that wait to be said: more than [`OFFER_WINDOW`] show a PPU that asks and does not listen.
+    pub fn unsaid(&self) -> usize {
+        self.session.as_ref().map_or(0, |session| session.words.len())
+    }
+
+    /// Something closed before then is not yet offered: it waits, or whether it vanished is not yet clear.
+    fn is_left_from(&self, began: i64) -> bool {
+        let unclear = |slot: Slot| {
+            let entry = &self.files[slot];
+            matches!(entry.state, State::Vanishing(_)) && entry.offer == NO_OFFER && entry.closed_us <= began
+        };
+        self.backlog.first().is_some_and(|(closed, _)| closed <= began)
+            || self.vanishing.iter().any(|(_, slot)| unclear(*slot))
+    }
+
+    fn offer(&mut self, now_us: i64) -> Option<Word> {
+        let mut files = Vec::new();
+        while files.len() < OFFER_PAGE_FILES
+            && self.session.as_ref()?.unanswered < OFFER_WINDOW
+            && let Some((_, slot)) = self.backlog.first()
+        {
+            let is_ghost = self.files[slot].state == State::Ghost;
+            self.leave_backlog(slot);
+            self.forget_offer(slot);
+            let path = self.source_path(slot);
+            let entry = &mut self.files[slot];
+            let (Some(path), Some(shift)) = (path, self.shifts.get(entry.shift as usize)) else {
+                entry.state = State::Outside;
+                continue;
+            };
+            let session = self.session.as_mut()?;
+            session.last_offer += 1;
+            session.unanswered += 1;
+            entry.offer = OfferId(session.last_offer);
+            entry.state = State::Offered;
+            session.offers.insert(entry.offer, slot);
+            files.push(Offered {
+                offer: entry.offer,
+                path,
+                identity: entry.identity,
+                shift: shift.id,
+                closed_us_ago: u64::try_from(now_us - entry.closed_us).unwrap_or(0),
+                fresh: entry.fresh,
+                superseded: std::mem::take(&mut entry.superseded),
+            });
+            if is_ghost {
+                self.withdraw(slot, Withdrawal::Vanished);
+                self.remove(slot);
+            }
+        }
+        (!files.is_empty()).then_some(Word::Offer(files))
+    }
+
+    /// A new PPU has to hear of every file, also of what the one before had.
+    fn offer_everything(&mut self) {
+        let slots: Vec<Slot> = self.files.slots().collect();
+        for slot in slots {
+            let shift = self.shift;
+            let entry = &mut self.files[slot];
+            entry.offer = NO_OFFER;
+            if entry.shift == NO_SHIFT {
+                entry.shift = shift;
+            }
+            let inside = self.source_path(slot).is_some();
+            let entry = &mut self.files[slot];
+            match entry.state {
+                State::Vanishing(_) => {}
+                State::Ghost if inside => {}
+                State::Ghost => self.remove(slot),
+                _ => entry.state = if inside { State::Waiting } else { State::Outside },
+            }
+        }
+        let files = &self.files;
+        let waiting =
+            files.slots().filter(|slot| matches!(files[*slot].state, State::Waiting | State::Ghost));
+        self.backlog.rebuild(waiting.map(|slot| (files[slot].closed_us, slot, files[slot].identity.size)));
+    }
+
+    fn has_landed(&mut self, now: Instant, slot: Slot) {
+        if !self.is_on_offer(slot) {
+            return;
+        }
+        if let Some(session) = &mut self.session {
+            session.unanswered -= 1;
+        }
+        let entry = &mut self.files[slot];
+        entry.landed = true;
+        let since = std::mem::replace(&mut entry.since, Since::Nothing);
+        match (entry.state, since) {
+            (State::Vanishing(_), _) | (_, Since::Gone) => {
+                self.say_gone(slot);
+                self.remove(slot);
+            }
+            (state, Since::Nothing) => {
+                // Without a send the PPU goes by a settled identity.
+                entry.settled |= state == State::Offered;
+                entry.state = State::Landed;
+                entry.fresh = false;
+                entry.produced = false;
+            }
+            (_, Since::Closed | Since::Newer) => {
+                entry.produced = since == Since::Newer;
+                self.wait(slot);
+            }
+            (_, Since::NewerGone) => {
+                entry.produced = true;
+                self.say_gone(slot);
+                self.vanish(now, slot);
+            }
+        }
+    }
+
+    fn is_sent(&mut self, slot: Slot, identity: Identity, settled: bool) {
+        if let Since::Nothing = self.files[slot].since {
+            self.files.set_identity(slot, identity);
+            self.files[slot].settled = settled;
+        }
+        self.files[slot].state = State::Sent;
+    }
+
+    /// A send that brought nothing: the offer stays, or it ends because the file is another one by now.
+    fn unsent(&mut self, now: Instant, slot: Slot, how: Unsent) {
+        match (self.files[slot].since, how) {
+            (Since::Nothing, Unsent::Again) => self.files[slot].state = State::Offered,
+            (Since::Nothing, Unsent::Busy) => {
+                self.withdraw(slot, Withdrawal::Reopened);
+                self.files[slot].state = State::Open;
+            }
+            (Since::Nothing, Unsent::Changed(Some(identity))) => {
+                // Nobody closed it: the same version still, or a part of the next one.
+                self.withdraw(slot, Withdrawal::Reopened);
+                self.files.set_identity(slot, identity);
+                self.files[slot].fresh = true;
+                self.wait(slot);
+            }
+            (Since::Nothing, Unsent::Changed(None)) | (Since::Gone, _) => self.vanish(now, slot),
+            (Since::Closed, _) => {
+                self.withdraw(slot, Withdrawal::Reopened);
+                self.wait(slot);
+            }
+            (Since::Newer, _) => {
+                self.withdraw(slot, Withdrawal::Replaced);
+                self.files[slot].produced = true;
+                self.wait(slot);
+            }
+            (Since::NewerGone, _) => {
+                self.withdraw(slot, Withdrawal::Replaced);
+                self.files[slot].produced = true;
+                self.vanish(now, slot);
+            }
+        }
+    }
+
+    fn decline(&mut self, transfer: TransferId, why: Decline) -> Option<SendJob> {
+        if let Some(session) = &mut self.session {
+            session.words.push_back(Word::Declined(transfer, why));
+        }
+        None
+    }
+
+    /// The open offer of `slot` ends here.
+    pub(super) fn withdraw(&mut self, slot: Slot, why: Withdrawal) {
+        let entry = &self.files[slot];
+        // What the PPU has already is not produced a second time, so it is not counted as superseded or lost either.
+        let why = if entry.landed && !entry.produced { Withdrawal::Reopened } else { why };
+        if let Some(session) = &mut self.session {
+            session.words.push_back(Word::Withdrawn(entry.offer, why));
+            session.unanswered -= 1;
+        }
+        self.forget_offer(slot);
+    }
+
+    /// A landed version is no longer here.
+    pub(super) fn say_gone(&mut self, slot: Slot) {
+        if let Some(session) = &mut self.session
+            && let offer @ OfferId(1..) = self.files[slot].offer
+        {
+            session.gone.push(offer);
+        }
+        self.forget_offer(slot);
+    }
+
+    pub(super) fn forget_offer(&mut self, slot: Slot) {
+        let offer = std::mem::replace(&mut self.files[slot].offer, NO_OFFER);
+        if let Some(session) = &mut self.session {
+            session.offers.remove(&offer);
+        }
+    }
+
+    pub(super) fn is_on_offer(&self, slot: Slot) -> bool {
+        let entry = &self.files[slot];
+        entry.offer != NO_OFFER
+            && matches!(entry.state, State::Offered | State::Sending | State::Sent | State::Vanishing(_))
+    }
+}
+
+/// Why nothing came of a send.
+enum Unsent {
+    /// The PPU may want it again.
+    Again,
+    /// Somebody has it open for writing.
+    Busy,
+    /// It is another file by now, or none.
+    Changed(Option<Identity>),
+}

@@ -1,0 +1,183 @@
+//! What the ledger is told, and what it says in answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex, TransferId};
+use crate::model::job::{CopyJob, CopyReport, LandJob, LandReport};
+use crate::model::message::Message;
+use crate::model::offer::{Decline, Heartbeat, Offered, Wanted, Withdrawal};
+use crate::model::record::Record;
+use crate::model::shift::Shift;
+
+/// The time at which a fact is told; the ledger has no clock of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Monotonic.
+    pub at: Instant,
+    /// Milliseconds since the epoch.
+    pub wall_ms: i64,
+}
+
+/// A session's number: reports of an earlier session are told from those of the present one by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Session(pub u64);
+
+/// What the stages tell the ledger.
+#[derive(Debug)]
+pub enum Fact {
+    /// A detector's session began; its manifest follows.
+    LinkUp {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Number of the new session.
+        session: Session,
+    },
+    /// A session is over *and* every landing thread of it has reported and ended.
+    LinkDown {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Which session.
+        session: Session,
+        /// For people.
+        reason: String,
+        /// Waiting will not cure it: the peer refused (wrong key, other version).
+        refused: bool,
+    },
+    /// The detector's heartbeat.
+    Beat {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Its word.
+        beat: Heartbeat,
+    },
+    /// The detector's clock minus ours, measured.
+    Clock {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Positive where the detector's clock is ahead, ns.
+        offset_ns: i64,
+    },
+    /// Every file that the detector has is offered from here on.
+    ManifestBegin {
+        /// Which detector.
+        detector: DetectorIndex,
+    },
+    /// The manifest is complete.
+    ManifestEnd {
+        /// Which detector.
+        detector: DetectorIndex,
+    },
+    /// Closed files.
+    Offered {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Oldest first.
+        files: Vec<Offered>,
+    },
+    /// An offer that ended on the detector.
+    Withdrawn {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Which offer.
+        offer: OfferId,
+        /// How.
+        why: Withdrawal,
+    },
+    /// A want that will bring no file.
+    Declined {
+        /// Which want.
+        transfer: TransferId,
+        /// Why.
+        why: Decline,
+    },
+    /// Landed files that are no longer on the detector.
+    Gone {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Which offers.
+        offers: Vec<OfferId>,
+    },
+    /// A transfer's end on the PPU.
+    Landing(LandReport),
+    /// A copy's end.
+    Copying(CopyReport),
+    /// The journal has everything up to and with this record.
+    Committed {
+        /// Number of the last record.
+        up_to: u64,
+    },
+    /// The journal cannot be written, for people; `None`: it can again.
+    JournalTrouble(Option<String>),
+    /// Room on the ramdisk, looked up just now.
+    Space(Space),
+    /// Time passes.
+    Tick,
+}
+
+/// Room on a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Bytes free for us.
+    pub free_bytes: u64,
+    /// Inodes free for us; `u64::MAX` where the file system has no limit.
+    pub free_inodes: u64,
+}
+
+/// What the ledger says.
+#[derive(Debug)]
+pub enum Order {
+    /// Ask a detector for files, and be ready to land them.
+    Want {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// What to ask, and where each lands.
+        wants: Vec<(Wanted, LandJob)>,
+    },
+    /// Tell a detector that these had landed before.
+    Have {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Which offers.
+        offers: Vec<OfferId>,
+    },
+    /// Tell a detector that these have landed.
+    AckLanded {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Which offers.
+        offers: Vec<OfferId>,
+    },
+    /// Tell a detector that these are safe on the internal storage.
+    AckStored {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Which offers.
+        offers: Vec<OfferId>,
+    },
+    /// The shift that a new session's files belong to.
+    AnnounceShift {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// The shift.
+        shift: Arc<Shift>,
+    },
+    /// Start a copy.
+    Copy {
+        /// To which storage.
+        storage: StorageIndex,
+        /// What.
+        job: CopyJob,
+    },
+    /// Write into the journal.
+    Record {
+        /// Grows by one from record to record.
+        sequence: u64,
+        /// What.
+        record: Record,
+    },
+    /// Tell people.
+    Tell(Message),
+}

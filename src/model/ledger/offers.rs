@@ -1,0 +1,386 @@
+//! Detectors' sessions: what they offer, what is asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::detector::{Link, Offer, Unresolved};
+use super::{Copy, Ledger, Now, Order, Session, Version};
+use crate::model::file_version::{DetectorIndex, Identity, OfferId, StorageIndex, TransferId, VersionId};
+use crate::model::message::{Code, Message};
+use crate::model::offer::{Decline, OFFER_WINDOW, Offered, Withdrawal};
+use crate::model::path::RelPath;
+use crate::model::record::Record;
+use crate::model::shift::ShiftId;
+
+/// Pause before a failed landing is tried again; doubles from try to try.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// Longest such pause.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+impl Ledger {
+    pub(super) fn link_up(
+        &mut self,
+        now: Now,
+        detector: DetectorIndex,
+        session: Session,
+        out: &mut Vec<Order>,
+    ) {
+        let state = &mut self.detectors[detector.index()];
+        state.session = session;
+        state.link = Link::Up(now.at);
+        out.push(Order::AnnounceShift { detector, shift: Arc::clone(&self.current) });
+    }
+
+    /// Transfers whose want never reached a landing thread end here; all others have been reported.
+    pub(super) fn link_down(
+        &mut self,
+        now: Now,
+        detector: DetectorIndex,
+        session: Session,
+        reason: String,
+        refused: bool,
+        out: &mut Vec<Order>,
+    ) {
+        let settings = &self.settings.detectors[detector.index()];
+        let state = &mut self.detectors[detector.index()];
+        let since = match &state.link {
+            Link::Down { since, reason: before, .. } if *before == reason => *since,
+            _ => {
+                let (id, address) = (&settings.id, &settings.address);
+                let long = format!(
+                    "Detector {id} at {address}: {reason}. Its images wait there and are fetched when the link is back, which is \
+                     tried without end."
+                );
+                out.push(Order::Tell(Message::new(Code::DetectorLink, &**id, long)));
+                now.at
+            }
+        };
+        state.link = Link::Down { since, reason, refused };
+        if state.session != session {
+            return;
+        }
+        let room = &mut self.room;
+        self.transfers.retain(|_, transfer| {
+            let over = transfer.detector == detector && transfer.session == session;
+            if over {
+                room.release(transfer.size);
+            }
+            !over
+        });
+        for (_, offer) in state.offers.drain() {
+            let unresolved = Unresolved { shift: offer.shift, identity: offer.identity, fallen: None };
+            state.unresolved.insert(offer.path, unresolved);
+        }
+        for (_, version) in state.landed.drain() {
+            if let Some(version) = self.versions.get_mut(version) {
+                version.offer = None;
+            }
+        }
+        state.waiting.clear();
+        state.later.clear();
+        (state.wanted_files, state.wanted_bytes) = (0, 0);
+        state.beat.backlog_files = 0;
+        state.beat.backlog_bytes = 0;
+        state.blocked_since = None;
+    }
+
+    pub(super) fn manifest_begin(&mut self, detector: DetectorIndex) {
+        self.detectors[detector.index()].manifest += 1;
+    }
+
+    /// What the manifest did not name is gone from the detector; what had not landed either is lost.
+    pub(super) fn manifest_end(&mut self, detector: DetectorIndex, out: &mut Vec<Order>) {
+        let manifest = self.detectors[detector.index()].manifest;
+        let is_gone = |v: &Version| v.detector == detector && v.on_detector && v.seen < manifest;
+        let gone: Vec<VersionId> =
+            self.versions.iter().filter(|(_, v)| is_gone(v)).map(|(id, _)| id).collect();
+        for id in gone {
+            self.leave_detector(id, out);
+        }
+        let lost: Vec<_> = self.detectors[detector.index()].unresolved.drain().collect();
+        for (path, Unresolved { shift, identity, fallen }) in lost {
+            match fallen {
+                None => self.lose(detector, shift, path, identity, out),
+                Some((id, copies)) => self.lose_fallen(detector, shift, &path, id, &copies, out),
+            }
+        }
+    }
+
+    pub(super) fn offered(
+        &mut self,
+        now: Now,
+        detector: DetectorIndex,
+        files: Vec<Offered>,
+        out: &mut Vec<Order>,
+    ) {
+        let (mut have, mut stored) = (Vec::new(), Vec::new());
+        for file in files {
+            self.resolve(detector, &file, out);
+            if file.superseded > 0 {
+                self.supersede_unlanded(file.shift, u64::from(file.superseded), out);
+            }
+            let state = &mut self.detectors[detector.index()];
+            let known = self.versions.newest(detector, &file.path);
+            let mut known_hash = None;
+            if let Some(id) = known
+                && let Some(version) = self.versions.get_mut(id)
+            {
+                version.seen = state.manifest;
+                if !file.fresh && version.on_detector && version.settled && version.identity == file.identity
+                {
+                    state.landed.insert(file.offer, id);
+                    version.offer = Some(file.offer);
+                    have.push(file.offer);
+                    if internal_copy_is_stored(&self.settings, version) {
+                        stored.push(file.offer);
+                    }
+                    continue;
+                }
+                known_hash = (version.identity.size == file.identity.size).then_some(version.hash);
+            }
+            if state.offers.len() >= OFFER_WINDOW {
+                tracing::error!(path = %file.path, "a detector offers more than the protocol allows; ignored");
+                continue;
+            }
+            let closed = now.at.checked_sub(Duration::from_micros(file.closed_us_ago)).unwrap_or(now.at);
+            let offer = Offer {
+                path: file.path,
+                identity: file.identity,
+                shift: file.shift,
+                closed,
+                known_hash,
+                tries: 0,
+                wanted: false,
+                withdrawn: None,
+                told: false,
+            };
+            state.waiting.insert(file.offer);
+            state.offers.insert(file.offer, offer);
+        }
+        if !have.is_empty() {
+            out.push(Order::Have { detector, offers: have });
+        }
+        if !stored.is_empty() {
+            out.push(Order::AckStored { detector, offers: stored });
+        }
+    }
+
+    /// A version left over from an earlier session is found again under its own or (`mv`) another name, or was replaced.
+    fn resolve(&mut self, detector: DetectorIndex, file: &Offered, out: &mut Vec<Order>) {
+        let unresolved = &mut self.detectors[detector.index()].unresolved;
+        if unresolved.is_empty() {
+            return;
+        }
+        let same = |u: &Unresolved| {
+            let (a, b) = (u.identity, file.identity);
+            (a.ino, a.size, a.mtime_ns) == (b.ino, b.size, b.mtime_ns)
+        };
+        let found = unresolved.remove(&file.path).or_else(|| {
+            let renamed = unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
+            renamed.and_then(|path| unresolved.remove(&path))
+        });
+        let Some(found) = found else { return };
+        let is_itself = same(&found);
+        if let Some((version, _)) = found.fallen {
+            self.record(Record::Unlanded { version }, out);
+        }
+        if !is_itself {
+            self.supersede_unlanded(found.shift, 1, out);
+        }
+    }
+
+    /// A version that was to be fetched again has a newer one in its place.
+    pub(super) fn replace_unresolved(
+        &mut self,
+        detector: DetectorIndex,
+        path: &RelPath,
+        out: &mut Vec<Order>,
+    ) {
+        let Some(found) = self.detectors[detector.index()].unresolved.remove(path) else { return };
+        if let Some((version, _)) = found.fallen {
+            self.record(Record::Unlanded { version }, out);
+        }
+        self.supersede_unlanded(found.shift, 1, out);
+    }
+
+    /// Versions that came to an end before they landed, because newer ones took their place.
+    fn supersede_unlanded(&mut self, shift: ShiftId, count: u64, out: &mut Vec<Order>) {
+        self.tallies.everywhere(shift, self.settings.storages.len(), |t| t.superseded += count);
+        self.record(Record::SupersededUnlanded { shift, count }, out);
+    }
+
+    pub(super) fn withdrawn(
+        &mut self,
+        detector: DetectorIndex,
+        offer: OfferId,
+        why: Withdrawal,
+        out: &mut Vec<Order>,
+    ) {
+        let state = &mut self.detectors[detector.index()];
+        match state.offers.get_mut(&offer) {
+            None => {}
+            Some(open) if open.wanted => open.withdrawn = Some(why),
+            Some(_) => self.end_offer(detector, offer, why, out),
+        }
+    }
+
+    pub(super) fn end_offer(
+        &mut self,
+        detector: DetectorIndex,
+        id: OfferId,
+        why: Withdrawal,
+        out: &mut Vec<Order>,
+    ) {
+        let Some(offer) = self.take_offer(detector, id) else { return };
+        match why {
+            Withdrawal::Reopened => {}
+            Withdrawal::Moved | Withdrawal::Replaced => self.supersede_unlanded(offer.shift, 1, out),
+            Withdrawal::Vanished => self.lose(detector, offer.shift, offer.path, offer.identity, out),
+        }
+    }
+
+    pub(super) fn take_offer(&mut self, detector: DetectorIndex, id: OfferId) -> Option<Offer> {
+        let state = &mut self.detectors[detector.index()];
+        state.waiting.remove(&id);
+        state.offers.remove(&id)
+    }
+
+    pub(super) fn declined(&mut self, now: Now, transfer: TransferId, why: Decline, out: &mut Vec<Order>) {
+        let Some(transfer) = self.end_transfer(transfer, false) else { return };
+        let (detector, id) = (transfer.detector, transfer.offer);
+        let state = &mut self.detectors[detector.index()];
+        let Some(offer) = state.offers.get_mut(&id) else { return };
+        match why {
+            // The detector's word on the offer itself came already, or follows.
+            Decline::Busy | Decline::Vanished | Decline::Changed => {
+                if let Some(why) = offer.withdrawn {
+                    self.end_offer(detector, id, why, out);
+                }
+            }
+            Decline::Failed(reason) => {
+                let told = std::mem::replace(&mut offer.told, true);
+                let path = offer.path.to_string();
+                let name = &self.settings.detectors[detector.index()].id;
+                let long = format!("Detector {name} cannot read {path}: {reason}. It is tried again.");
+                state.last_error = Some(long.clone());
+                if !told {
+                    out.push(Order::Tell(Message::new(Code::LandError, path, long)));
+                }
+                self.ask_again(now, detector, id);
+            }
+            Decline::Unchanged { identity, settled } => {
+                let known = self.versions.newest(detector, &offer.path);
+                let Some(known) = known else { return self.ask_again(now, detector, id) };
+                self.take_offer(detector, id);
+                self.refresh(known, identity, settled, out);
+                if let Some(version) = self.versions.get_mut(known) {
+                    self.detectors[detector.index()].link_offer(id, known, version);
+                    if internal_copy_is_stored(&self.settings, version) {
+                        out.push(Order::AckStored { detector, offers: vec![id] });
+                    }
+                }
+                out.push(Order::Have { detector, offers: vec![id] });
+            }
+        }
+    }
+
+    fn refresh(&mut self, id: VersionId, identity: Identity, settled: bool, out: &mut Vec<Order>) {
+        let Some(version) = self.versions.get_mut(id) else { return };
+        version.identity = identity;
+        version.settled = settled;
+        version.on_detector = true;
+        self.record(Record::Refreshed { version: id, identity, settled }, out);
+    }
+
+    /// Puts an offer back, to be asked for after a pause that grows with its tries.
+    pub(super) fn ask_again(&mut self, now: Now, detector: DetectorIndex, id: OfferId) {
+        let state = &mut self.detectors[detector.index()];
+        let Some(offer) = state.offers.get_mut(&id) else { return };
+        offer.tries = offer.tries.saturating_add(1);
+        let pause = RETRY_PAUSE * 2u32.saturating_pow(offer.tries.min(8) - 1);
+        state.later.insert((now.at + pause.min(RETRY_PAUSE_MAX), id));
+    }
+
+    /// Puts an offer back, to be asked for as soon as there is room.
+    pub(super) fn ask_when_possible(&mut self, detector: DetectorIndex, id: OfferId) {
+        let state = &mut self.detectors[detector.index()];
+        if state.offers.contains_key(&id) {
+            state.waiting.insert(id);
+        }
+    }
+
+    pub(super) fn gone(&mut self, detector: DetectorIndex, offers: &[OfferId], out: &mut Vec<Order>) {
+        for offer in offers {
+            if let Some(id) = self.detectors[detector.index()].landed.remove(offer) {
+                self.leave_detector(id, out);
+            }
+        }
+    }
+
+    /// The detector no longer has this version.
+    pub(super) fn leave_detector(&mut self, id: VersionId, out: &mut Vec<Order>) {
+        if self.versions.get(id).is_some_and(|version| version.on_detector) {
+            self.versions.retire(id);
+            self.record(Record::Gone { version: id }, out);
+            self.versions.forget_if_done(id);
+        }
+    }
+
+    pub(super) fn manifest_of(&self, detector: DetectorIndex) -> u64 {
+        self.detectors[detector.index()].manifest
+    }
+
+    fn lose(
+        &mut self,
+        detector: DetectorIndex,
+        shift: ShiftId,
+        path: RelPath,
+        identity: Identity,
+        out: &mut Vec<Order>,
+    ) {
+        self.tallies.everywhere(shift, self.settings.storages.len(), |t| t.lost += 1);
+        self.tell_lost(detector, &path, out);
+        self.record(Record::Lost { detector, shift, path, identity }, out);
+    }
+
+    /// As [`lose`](Self::lose), of a version that had landed once.
+    fn lose_fallen(
+        &mut self,
+        detector: DetectorIndex,
+        shift: ShiftId,
+        path: &RelPath,
+        version: VersionId,
+        copies: &[Copy],
+        out: &mut Vec<Order>,
+    ) {
+        for (storage, _) in copies.iter().enumerate().filter(|(_, copy)| !copy.state.is_final()) {
+            self.tallies.at(shift, StorageIndex(storage as u16)).lost += 1;
+        }
+        self.tell_lost(detector, path, out);
+        self.record(Record::LostVersion { version }, out);
+    }
+
+    fn tell_lost(&self, detector: DetectorIndex, path: &RelPath, out: &mut Vec<Order>) {
+        let id = &self.settings.detectors[detector.index()].id;
+        let long = format!(
+            "{path} vanished from detector {id} before it was safe on the PPU. Something removes files there: nothing but \
+             ppu-uringd should."
+        );
+        out.push(Order::Tell(Message::new(Code::DataLost, path.to_string(), long)));
+    }
+
+    /// A restored version's ramdisk file is gone though a copy is pending: to be fetched again.
+    pub(super) fn fall(&mut self, id: VersionId, version: Version) {
+        let Version { detector, shift, path, identity, copies, .. } = version;
+        let unresolved = Unresolved { shift, identity, fallen: Some((id, copies)) };
+        self.detectors[detector.index()].unresolved.insert(path, unresolved);
+    }
+}
+
+fn internal_copy_is_stored(settings: &super::Settings, version: &Version) -> bool {
+    settings
+        .storages
+        .iter()
+        .zip(&version.copies)
+        .any(|(storage, copy)| storage.internal && copy.state == super::CopyState::Stored)
+}

@@ -1,0 +1,317 @@
+//! The state of a PPU at one moment, as `status` shows it: plain data, the same in the table and in JSON.
+//!
+//! Names and meanings of JSON keys are an interface to scripts: they may be added to, but not changed within a [`STATUS_VERSION`].
+
+use serde::{Deserialize, Serialize};
+
+use super::ledger::Tally;
+use super::message::Message;
+use super::shift::ShiftId;
+
+/// The `version` of a [`StatusReport`].
+pub const STATUS_VERSION: u32 = 1;
+
+/// Everything that `status` shows. Times are milliseconds since the epoch on the PPU's clock.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// [`STATUS_VERSION`] of the daemon.
+    pub version: u32,
+    /// When the report was made.
+    pub at_ms: i64,
+    /// The process.
+    pub daemon: Daemon,
+    /// The PPU's own.
+    pub ramdisk: Ramdisk,
+    /// Whether state survives a crash.
+    pub journal: Journal,
+    /// As configured.
+    pub detectors: Vec<Detector>,
+    /// As configured.
+    pub storages: Vec<Storage>,
+    /// Oldest first; the last one is the current one.
+    pub shifts: Vec<Shift>,
+    /// How long files take.
+    pub latency: Latency,
+    /// The last ones, oldest first.
+    pub messages: Vec<Told>,
+}
+
+/// See [`StatusReport::daemon`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// Release.
+    pub software: String,
+    /// Process number.
+    pub pid: u32,
+    /// Seconds since its start.
+    pub uptime_s: u64,
+    /// What moves the data: `uring` or `syscall`.
+    pub engine: String,
+    /// Contents are compared before they become visible; `false` only by configuration.
+    pub verify: bool,
+}
+
+/// See [`StatusReport::ramdisk`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ramdisk {
+    /// Where it is mounted.
+    pub path: String,
+    /// Its room.
+    #[serde(flatten)]
+    pub room: Room,
+}
+
+/// Of a file system; both 0 where it is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Room {
+    /// In all.
+    pub total_bytes: u64,
+    /// Free.
+    pub free_bytes: u64,
+}
+
+/// See [`StatusReport::journal`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Journal {
+    /// Everything is written.
+    Ok,
+    /// Landing and copying go on, nothing is called stored.
+    Error {
+        /// For people.
+        reason: String,
+    },
+}
+
+/// One detector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Detector {
+    /// Its name.
+    pub id: String,
+    /// Where it listens.
+    pub address: String,
+    /// How the connection is.
+    pub link: Link,
+    /// Closed there and not yet landed.
+    pub backlog: Amount,
+    /// Of them: wanted, and on the way.
+    pub in_flight: u64,
+    /// Of them: waiting for room on the PPU's ramdisk.
+    pub no_room: u64,
+    /// Landed since the daemon's start.
+    pub landed: Amount,
+    /// Landed of late.
+    pub rate: Rate,
+    /// The detector's clock minus the PPU's, once measured.
+    pub clock_offset_ms: Option<f64>,
+    /// Files that were damaged on the way, and sent again.
+    pub integrity_errors: u64,
+    /// Symlinks, devices and sockets there, which are not transferred.
+    pub skipped: u64,
+    /// The detector's ramdisk.
+    pub ramdisk: Room,
+    /// What failed last, for people.
+    pub last_error: Option<String>,
+}
+
+/// See [`Detector::link`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// How it is.
+    #[serde(flatten)]
+    pub state: LinkState,
+    /// Since when.
+    pub since_ms: i64,
+}
+
+/// See [`Link`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum LinkState {
+    /// Files travel.
+    Connected,
+    /// Being tried again and again.
+    Connecting {
+        /// Why it failed last, if it did.
+        reason: Option<String>,
+    },
+    /// The detector answers, but will not serve us until somebody changes something.
+    Refused {
+        /// For people.
+        reason: String,
+    },
+}
+
+/// Files and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Amount {
+    /// How many.
+    pub files: u64,
+    /// Their sum.
+    pub bytes: u64,
+}
+
+/// Per second.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Rate {
+    /// Files.
+    pub files_per_s: f64,
+    /// Bytes.
+    pub bytes_per_s: f64,
+}
+
+/// One storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// Its name.
+    pub id: String,
+    /// `internal`, `external` or `optional`.
+    pub kind: String,
+    /// The directory that copies go below.
+    pub target: String,
+    /// Whether it can be written.
+    pub health: Health,
+    /// Copies that run now.
+    pub in_flight: u64,
+    /// Landed files that are not yet stored there, over all shifts.
+    pub pending: u64,
+}
+
+/// See [`Storage::health`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Health {
+    /// It is written.
+    Ok,
+    /// Not mounted, read-only, not answering; it catches up by itself when it is back.
+    Unavailable {
+        /// For people.
+        reason: String,
+    },
+    /// No room; it catches up by itself when there is.
+    Full {
+        /// For people.
+        reason: String,
+    },
+}
+
+/// One shift.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shift {
+    /// Its start, which is its name.
+    pub start_ms: ShiftId,
+    /// Owner of its files.
+    pub uid: u32,
+    /// Group of its files.
+    pub gid: u32,
+    /// In the order of [`StatusReport::storages`].
+    pub storages: Vec<Copies>,
+}
+
+/// The files of one shift on one storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copies {
+    /// The storage's name.
+    pub storage: String,
+    /// How many are where.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// Every file version that a detector produced is in exactly one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// All of them.
+    pub produced: u64,
+    /// Landed, not yet stored.
+    pub pending: u64,
+    /// Durable there.
+    pub copied: u64,
+    /// Given up for now; `retry` takes them up again.
+    pub failed: u64,
+    /// Replaced by a newer version first.
+    pub superseded: u64,
+    /// Gone from the detector before they had landed.
+    pub lost: u64,
+}
+
+impl From<Tally> for Counts {
+    fn from(tally: Tally) -> Self {
+        let Tally { pending, stored, failed, superseded, lost } = tally;
+        let produced = pending + stored + failed + superseded + lost;
+        Self { produced, pending, copied: stored, failed, superseded, lost }
+    }
+}
+
+/// Since the daemon's start, from the close on the detector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Latency {
+    /// Until the file is visible on the PPU.
+    pub visible: Percentiles,
+    /// Until it is durable on the internal storage.
+    pub stored: Percentiles,
+}
+
+/// In microseconds; all 0 before the first file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// Of how many files.
+    pub files: u64,
+    /// Half of them took no longer.
+    pub p50_us: u64,
+    /// All but one in a hundred took no longer.
+    pub p99_us: u64,
+    /// The slowest.
+    pub max_us: u64,
+}
+
+/// A message that was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// When.
+    pub at_ms: i64,
+    /// What.
+    #[serde(flatten)]
+    pub message: Message,
+}
+
+impl StatusReport {
+    /// Of all storages, over all shifts.
+    pub fn failed(&self) -> u64 {
+        self.counts().map(|counts| counts.failed).sum()
+    }
+
+    /// The files that are gone for good, counted once however many storages there are.
+    pub fn lost(&self) -> u64 {
+        let of_shift = |shift: &Shift| shift.storages.iter().map(|copies| copies.counts.lost).max();
+        self.shifts.iter().filter_map(of_shift).sum()
+    }
+
+    fn counts(&self) -> impl Iterator<Item = &Counts> {
+        self.shifts.iter().flat_map(|shift| &shift.storages).map(|copies| &copies.counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::message::Code;
+
+    #[test]
+    fn json_keys_are_what_scripts_read() {
+        let counts = Counts::from(Tally { pending: 1, stored: 2, failed: 3, superseded: 4, lost: 5 });
+        let copies = Copies { storage: "internal".to_owned(), counts };
+        let json = r#"{"storage":"internal","produced":15,"pending":1,"copied":2,"failed":3,"superseded":4,"lost":5}"#;
+        assert_eq!(serde_json::to_string(&copies).unwrap(), json);
+
+        let link = Link { state: LinkState::Refused { reason: "key differs".to_owned() }, since_ms: 7 };
+        let json = r#"{"state":"refused","reason":"key differs","since_ms":7}"#;
+        assert_eq!(serde_json::to_string(&link).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Link>(json).unwrap(), link);
+
+        let told = Told { at_ms: 1, message: Message::new(Code::DataLost, "a_001.cbf", "long") };
+        let json = r#"{"at_ms":1,"code":"DATA_LOST","short":"a_001.cbf","long":"long"}"#;
+        assert_eq!(serde_json::to_string(&told).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Told>(json).unwrap(), told);
+    }
+}

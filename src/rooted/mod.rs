@@ -1,0 +1,22 @@
+//! The file system below a held directory: nothing here ever leaves it, whatever users do to names meanwhile.
+//!
+//! Every path is resolved by openat2 from a descriptor that was opened once, without following any symlink and
+//! without leaving the root (SPEC 1.7; FAULTS 41). What is written is made in a private *staging* directory on the
+//! same file system and appears under its name in one step, complete, by [`Staging::publish`].
+
+mod brand;
+mod directory;
+mod publish;
+mod root;
+mod staging;
+mod walk;
+
+pub use brand::{BRAND_BYTES_MAX, BrandSpace};
+pub use directory::{DirAttributes, Made};
+pub use publish::{Attributes, Occupied, Publication, PublishError, Published, Replaced, set_mtime};
+pub use root::{FileStat, FileSystem, Root, RootError, Space};
+pub use staging::{STAGING_NAME, Staged, Staging, Swept};
+pub use walk::{Found, Walked};
+
+#[cfg(test)]
+mod tests;

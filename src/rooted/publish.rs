@@ -1,0 +1,344 @@
+//! One atomic step from staging to a public name; landing and storing share it (SPEC 1.7, 2.5).
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::io::Errno;
+
+use super::directory::DirAttributes;
+use super::root::{FileStat, RootError, openat2};
+use super::staging::{Staged, Staging};
+use crate::model::file_version::MODE_MASK;
+use crate::model::job::{Brand, Local};
+use crate::model::path::{NAME_MAX_BYTES, RelPath};
+use crate::model::shift::ShiftId;
+
+/// How often a name that changes under our eyes is tried again.
+const PLACE_TRIES: usize = 16;
+/// How many names are tried for a file that is set aside.
+const ASIDE_TRIES: usize = 100;
+
+/// What a published file gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Owner; `None` leaves it to the operating system.
+    pub uid: Option<u32>,
+    /// Group; `None` leaves it to the operating system.
+    pub gid: Option<u32>,
+    /// Permission bits; others are dropped.
+    pub mode: u32,
+    /// Nanoseconds since the epoch.
+    pub mtime_ns: i64,
+}
+
+/// What to do with a file under the name that is not an older version of the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occupied {
+    /// Nothing: [`PublishError::Foreign`].
+    Refuse,
+    /// Rename it to `NAME.~SHIFT~` first, unless it is another file of the same shift (SPEC 2.5, 3.2).
+    SetAside,
+    /// The same, but what we brought for another shift is replaced (`replace_other_shift`).
+    Overwrite,
+}
+
+/// How a staged file becomes public.
+#[derive(Clone, Copy)]
+pub struct Publication<'a> {
+    /// Below the root.
+    pub at: &'a RelPath,
+    /// Of the file.
+    pub attributes: Attributes,
+    /// Of the directories made for it, asked for each one's path.
+    pub directories: &'a dyn Fn(&RelPath) -> DirAttributes,
+    /// What it is.
+    pub brand: &'a Brand,
+    /// Where the name is taken.
+    pub occupied: Occupied,
+    /// The last word, right before the name is taken: false gives up with [`PublishError::Superseded`].
+    pub just_before_rename: &'a dyn Fn() -> bool,
+}
+
+/// A file that is public now.
+#[derive(Debug)]
+pub struct Published {
+    /// The file, to notice later that somebody changed or replaced it.
+    pub local: Local,
+    /// The directory that it is in.
+    pub parent: OwnedFd,
+    /// How many directories, counted from the parent upwards, were made for it.
+    pub new_directories: usize,
+    /// What had the name before.
+    pub replaced: Option<Replaced>,
+}
+
+/// What had the name before a file was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replaced {
+    /// An older version (or the same one, left by a crash), or another shift's file that was to be overwritten; it is gone.
+    Older,
+    /// A file of another shift or of somebody else: it has this name now, in the same directory.
+    SetAside(Vec<u8>),
+}
+
+/// Why a file was not published. Nothing of it is left, and what had the name still has it.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The name, or one of its directories', holds something else: a file with another brand or none, a symlink, a directory.
+    #[error("the name is taken by something that is no version of this file")]
+    Foreign {
+        /// Of the file in the way.
+        brand: Option<Box<Brand>>,
+    },
+    /// [`Publication::just_before_rename`] said so.
+    #[error("superseded")]
+    Superseded,
+    /// The file system said no.
+    #[error(transparent)]
+    Failed(#[from] RootError),
+}
+
+impl Staging {
+    /// Gives `staged` its attributes and its name.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub fn publish(&self, staged: Staged, publication: &Publication<'_>) -> Result<Published, PublishError> {
+        self.dress(&staged, publication)?;
+        self.place(staged, publication)
+    }
+
+    /// The first half of [`Staging::publish`]: brand, owner, mode and time; for those who sync in between.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn dress(&self, staged: &Staged, publication: &Publication<'_>) -> Result<(), RootError> {
+        let Attributes { uid, gid, mode, mtime_ns } = publication.attributes;
+        let file = staged.file();
+        let error = |operation| move |errno| self.root().error(operation, Some(publication.at), errno);
+        // The brand first: users' attributes can only be set while the file may still be written.
+        self.brands().write(file, publication.brand).map_err(error("set brand of"))?;
+        if uid.is_some() || gid.is_some() {
+            rustix::fs::fchown(file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
+                .map_err(error("chown"))?;
+        }
+        rustix::fs::fchmod(file, Mode::from_raw_mode(mode & MODE_MASK)).map_err(error("chmod"))?;
+        set_mtime(file, mtime_ns).map_err(error("set time of"))
+    }
+
+    /// The second half: the directories that are missing, and the rename.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub fn place(
+        &self,
+        mut staged: Staged,
+        publication: &Publication<'_>,
+    ) -> Result<Published, PublishError> {
+        let Publication { at, directories, just_before_rename, .. } = *publication;
+        let error = |operation, errno| self.root().error(operation, Some(at), errno);
+        let above = at.parent();
+        let mut replaced = None;
+        let mut new_directories = 0;
+        for _ in 0..PLACE_TRIES {
+            let parent = self.make_dirs(above.as_ref(), directories).map_err(|error| {
+                if error.is_in_the_way() { PublishError::Foreign { brand: None } } else { error.into() }
+            })?;
+            new_directories = new_directories.max(parent.new);
+            if !just_before_rename() {
+                return Err(PublishError::Superseded);
+            }
+            match self.rename_new(staged.name(), &parent.fd, at.name()) {
+                Ok(()) => staged.disown(),
+                // Somebody removed the directory between the two calls.
+                Err(Errno::NOENT) => continue,
+                Err(Errno::EXIST) => match self.replace(&mut staged, &parent.fd, publication)? {
+                    Some(Replaced::Older) => replaced = replaced.or(Some(Replaced::Older)),
+                    aside => {
+                        replaced = replaced.or(aside);
+                        continue;
+                    }
+                },
+                Err(errno) => return Err(error("rename into", errno).into()),
+            }
+            let stat = FileStat::of(staged.file()).map_err(|errno| error("statx", errno))?;
+            let local = Local { ino: stat.ino, ctime_ns: stat.ctime_ns };
+            return Ok(Published { local, parent: parent.fd, new_directories, replaced });
+        }
+        Err(error("rename into", Errno::BUSY).into())
+    }
+
+    /// The name is taken: takes it over (`Older`), frees it (`SetAside`), or finds that it changed again (`None`).
+    fn replace(
+        &self,
+        staged: &mut Staged,
+        parent: &OwnedFd,
+        publication: &Publication<'_>,
+    ) -> Result<Option<Replaced>, PublishError> {
+        let name = publication.at.name();
+        // `_held` keeps the inode number from being given to another file.
+        let (seen, brand, _held) = match self.inspect(parent, staged, publication)? {
+            Occupant::Vanished => return Ok(None),
+            Occupant::Ours(seen, _held) => return self.exchange(staged, parent, publication, seen),
+            Occupant::Foreign(seen, brand, held) => (seen, brand, held),
+        };
+        // A name belongs to the first file of a shift that took it (SPEC 3.2).
+        let same_shift = brand.as_ref().is_some_and(|brand| brand.shift == publication.brand.shift);
+        let regular = seen.kind() == FileType::RegularFile;
+        if publication.occupied == Occupied::Refuse || same_shift || !regular {
+            return Err(PublishError::Foreign { brand });
+        }
+        if publication.occupied == Occupied::Overwrite && brand.is_some() {
+            return self.exchange(staged, parent, publication, seen);
+        }
+        let shift = brand.map_or(ShiftId(seen.mtime_ns / 1_000_000), |brand| brand.shift);
+        let moved = self.set_aside(parent, name, parent, name, &shift.stamp());
+        moved.map_err(|errno| self.root().error("set aside", Some(publication.at), errno).into())
+    }
+
+    /// What has the name.
+    fn inspect(
+        &self,
+        parent: &OwnedFd,
+        staged: &Staged,
+        publication: &Publication<'_>,
+    ) -> Result<Occupant, RootError> {
+        let name = publication.at.name();
+        let error = |errno| self.root().error("look at", Some(publication.at), errno);
+        let seen = match FileStat::of_name(parent, name) {
+            Err(Errno::NOENT) => return Ok(Occupant::Vanished),
+            stat => stat.map_err(error)?,
+        };
+        if seen.kind() != FileType::RegularFile {
+            return Ok(Occupant::Foreign(seen, None, None));
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let opened = openat2(parent.as_fd(), Path::new(OsStr::from_bytes(name)), flags);
+        let (seen, brand, file) = match opened {
+            Ok(file) => (FileStat::of(&file).map_err(error)?, self.brands().read(&file), Some(file)),
+            Err(Errno::NOENT) => return Ok(Occupant::Vanished),
+            // A brand that nobody lets us read is none.
+            Err(Errno::ACCESS | Errno::PERM) => (seen, None, None),
+            Err(Errno::LOOP) => return Ok(Occupant::Foreign(seen, None, None)),
+            Err(errno) => return Err(error(errno)),
+        };
+        let ours = match &brand {
+            Some(brand) => is_same_file(brand, publication.brand),
+            // Where there is no room for brands, only the very version that is to be published is known for ours.
+            None if !self.brands().holds(publication.brand) => {
+                let new = FileStat::of(staged.file()).map_err(error)?;
+                (seen.size, seen.mtime_ns, seen.uid) == (new.size, new.mtime_ns, new.uid)
+            }
+            None => false,
+        };
+        Ok(if ours { Occupant::Ours(seen, file) } else { Occupant::Foreign(seen, brand.map(Box::new), file) })
+    }
+
+    /// Takes the place of `seen`, and of nothing else.
+    fn exchange(
+        &self,
+        staged: &mut Staged,
+        parent: &OwnedFd,
+        publication: &Publication<'_>,
+        seen: FileStat,
+    ) -> Result<Option<Replaced>, PublishError> {
+        let name = publication.at.name();
+        let error = |errno| self.root().error("exchange", Some(publication.at), errno);
+        if !(publication.just_before_rename)() {
+            return Err(PublishError::Superseded);
+        }
+        if !self.rename_flags() {
+            // What somebody put there since `inspect` is lost; the file system offers nothing better.
+            rustix::fs::renameat(self.dir(), staged.name(), parent, name).map_err(error)?;
+            staged.disown();
+            return Ok(Some(Replaced::Older));
+        }
+        let new = FileStat::of(staged.file()).map_err(error)?;
+        // The name tells the next start that what has it may not be ours.
+        staged.rename(self.unique("swap")).map_err(error)?;
+        let swap = || {
+            rustix::fs::renameat_with(self.dir(), staged.name(), parent, name, RenameFlags::EXCHANGE)?;
+            FileStat::of_name(self.dir(), staged.name().as_bytes())
+        };
+        match swap() {
+            Ok(taken) if taken.ino == seen.ino => return Ok(Some(Replaced::Older)),
+            Ok(_) => {}
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(error(errno).into()),
+        }
+        // Somebody else's came under the name in between: back with it.
+        match swap() {
+            Ok(back) if back.ino == new.ino => return Ok(None),
+            // They replaced or removed ours meanwhile: it is gone, and what we hold is theirs.
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => {
+                staged.disown();
+                return Err(error(errno).into());
+            }
+        }
+        let swapped = staged.name().to_owned();
+        staged.disown();
+        if self.rename_new(&swapped, parent, name).is_err() {
+            let stamp = ShiftId(seen.mtime_ns / 1_000_000).stamp();
+            self.set_aside(self.dir(), swapped.as_bytes(), parent, name, &stamp).map_err(error)?;
+        }
+        Err(PublishError::Foreign { brand: None })
+    }
+
+    /// Renames `from` in `dir` to `NAME.~STAMP~` in `parent`. `None`: it has vanished.
+    fn set_aside(
+        &self,
+        dir: impl AsFd,
+        from: &[u8],
+        parent: &OwnedFd,
+        name: &[u8],
+        stamp: &str,
+    ) -> Result<Option<Replaced>, Errno> {
+        for n in 0..ASIDE_TRIES {
+            let suffix = if n == 0 { format!(".~{stamp}~") } else { format!(".~{stamp}~{n}~") };
+            let kept = name.len().min(NAME_MAX_BYTES - suffix.len());
+            let aside = [&name[..kept], suffix.as_bytes()].concat();
+            let renamed = if self.rename_flags() {
+                rustix::fs::renameat_with(&dir, from, parent, &aside, RenameFlags::NOREPLACE)
+            } else {
+                rustix::fs::linkat(&dir, from, parent, &aside, AtFlags::empty())
+                    .and_then(|()| rustix::fs::unlinkat(&dir, from, AtFlags::empty()))
+            };
+            match renamed {
+                Ok(()) => return Ok(Some(Replaced::SetAside(aside))),
+                Err(Errno::EXIST) => {}
+                Err(Errno::NOENT) => return Ok(None),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::EXIST)
+    }
+}
+
+/// What has a name that is to be taken.
+enum Occupant {
+    /// Nothing any more.
+    Vanished,
+    /// An older version of the same file, held open where we may.
+    Ours(FileStat, Option<OwnedFd>),
+    /// Anything else, with its brand and held open if it is such a file.
+    Foreign(FileStat, Option<Box<Brand>>, Option<OwnedFd>),
+}
+
+fn is_same_file(a: &Brand, b: &Brand) -> bool {
+    a.detector == b.detector && a.shift == b.shift && a.path == b.path
+}
+
+/// Sets the time of last modification and leaves that of last access.
+///
+/// # Errors
+/// Whatever utimensat(2) says.
+pub fn set_mtime(file: impl AsFd, mtime_ns: i64) -> Result<(), Errno> {
+    let last_modification =
+        Timespec { tv_sec: mtime_ns.div_euclid(1_000_000_000), tv_nsec: mtime_ns.rem_euclid(1_000_000_000) };
+    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    rustix::fs::futimens(file, &Timestamps { last_access, last_modification })
+}
