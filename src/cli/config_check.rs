@@ -165,19 +165,24 @@ fn key_file(path: Option<&Path>, findings: &mut Findings) {
     match fs::metadata(path) {
         Err(error) => findings.error("key_file", format!("{shown}: {error}")),
         Ok(found) if !found.is_file() => findings.error("key_file", format!("{shown} is not a file")),
-        Ok(found) if found.mode() & 0o077 != 0 => {
-            let mode = found.mode() & 0o777;
-            findings.error(
-                "key_file",
-                format!("{shown} has mode {mode:03o}, others could read it: chmod 600 {shown}"),
-            );
+        Ok(found) if found.len() == 0 => {
+            findings
+                .error("key_file", format!("{shown} is empty: head -c 32 /dev/urandom | base64 > {shown}"));
         }
-        Ok(found) if found.len() < KEY_MIN_BYTES => {
-            let cure = format!("head -c 32 /dev/urandom > {shown}");
-            findings.error("key_file", format!("{shown} is shorter than {KEY_MIN_BYTES} bytes: {cure}"));
-        }
-        Ok(_) => match fs::File::open(path) {
+        Ok(found) => match fs::File::open(path) {
             Err(error) => findings.error("key_file", format!("{shown}: {error}")),
+            Ok(_) if found.mode() & 0o077 != 0 => {
+                let mode = found.mode() & 0o777;
+                findings.warning(
+                    "key_file",
+                    format!("{shown} has mode {mode:03o}, others can read it: chmod 600 {shown}"),
+                );
+            }
+            Ok(_) if found.len() < KEY_MIN_BYTES => {
+                let cure = format!("head -c 32 /dev/urandom | base64 > {shown}");
+                findings
+                    .warning("key_file", format!("{shown} is shorter than {KEY_MIN_BYTES} bytes: {cure}"));
+            }
             Ok(_) => findings.ok("key_file", shown),
         },
     }

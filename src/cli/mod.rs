@@ -1,12 +1,14 @@
 //! The command line: what there is to say, and what the exit code means.
 
 mod config_check;
+mod demo;
 mod log_file;
 #[expect(dead_code, reason = "for the daemons")]
 mod logging;
 mod machine;
 mod simulate;
 mod size;
+mod status;
 mod stop;
 
 use std::process::ExitCode;
@@ -31,7 +33,9 @@ struct Cli {
 enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
+    Demo(demo::Args),
     Simulate(simulate::Args),
+    Status(status::Args),
 }
 
 /// Look after configuration files.
@@ -65,7 +69,9 @@ impl From<ppu_config::ConfigError> for Failure {
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Status(args) => status::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

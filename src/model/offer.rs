@@ -6,7 +6,7 @@ use super::file_version::{Hash, Identity, OfferId, TransferId};
 use super::path::RelPath;
 use super::shift::ShiftId;
 
-/// Most files in one offer.
+/// Most files in one offer message.
 pub const OFFER_PAGE_FILES: usize = 1000;
 /// Most offers of a session without an answer: bounds the PPU's memory whatever the backlog is.
 pub const OFFER_WINDOW: usize = 4096;

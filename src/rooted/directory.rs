@@ -31,7 +31,7 @@ pub struct DirAttributes {
 
 /// A directory that exists now.
 #[derive(Debug)]
-pub(super) struct Made {
+pub struct Made {
     /// Of the directory.
     pub fd: OwnedFd,
     /// How many components, counted from the deepest, are new.
@@ -39,22 +39,13 @@ pub(super) struct Made {
 }
 
 impl Staging {
-    /// Makes `path` and what is missing above it, and opens it; `attributes` is asked for each new directory's path.
-    /// Others may make the same directories meanwhile: what they made is left as it is.
+    /// Makes `path` (`None`: the root itself) and what is missing above it, and opens it; `attributes` is asked for each
+    /// new directory's path. Others may make the same directories meanwhile: what they made is left as it is.
     ///
     /// # Errors
     /// [`RootError::is_in_the_way`] where a file or a symlink has one of the names; or whatever mkdirat(2), fchown(2),
     /// fchmod(2) or renameat2(2) say. A directory never appears without its owner and mode.
     pub fn make_dirs(
-        &self,
-        path: &RelPath,
-        attributes: &dyn Fn(&RelPath) -> DirAttributes,
-    ) -> Result<OwnedFd, RootError> {
-        self.make_parents(Some(path), attributes).map(|made| made.fd)
-    }
-
-    /// [`Staging::make_dirs`], where `None` is the root itself.
-    pub(super) fn make_parents(
         &self,
         path: Option<&RelPath>,
         attributes: &dyn Fn(&RelPath) -> DirAttributes,
@@ -167,11 +158,11 @@ mod tests {
         std::fs::create_dir(&old).unwrap();
         std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o2777)).unwrap();
         let path = RelPath::new(b"a/b/c").unwrap();
-        let made = staging.make_parents(Some(&path), &|_| PLAIN).unwrap();
+        let made = staging.make_dirs(Some(&path), &|_| PLAIN).unwrap();
         assert_eq!(made.new, 2);
         assert_eq!(old.metadata().unwrap().mode() & 0o7777, 0o2777);
         assert_eq!(old.join("b").metadata().unwrap().mode() & 0o7777, 0o2750, "inherited setgid stays");
-        assert_eq!(staging.make_parents(Some(&path), &|_| PLAIN).unwrap().new, 0);
+        assert_eq!(staging.make_dirs(Some(&path), &|_| PLAIN).unwrap().new, 0);
     }
 
     #[test]
@@ -181,7 +172,7 @@ mod tests {
         std::fs::write(temp.path().join("file"), b"").unwrap();
         std::os::unix::fs::symlink("/tmp", temp.path().join("link")).unwrap();
         for path in [&b"file/x"[..], b"link/x", b"link", b"file"] {
-            let error = staging.make_dirs(&RelPath::new(path).unwrap(), &|_| PLAIN).unwrap_err();
+            let error = staging.make_dirs(Some(&RelPath::new(path).unwrap()), &|_| PLAIN).unwrap_err();
             assert!(error.is_in_the_way(), "{error}");
         }
     }
@@ -191,7 +182,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let staging = Staging::open(Root::open(temp.path()).unwrap().into()).unwrap();
         let deep = RelPath::new(&b"d/".repeat(2048)[..4095]).unwrap();
-        assert_eq!(staging.make_parents(Some(&deep), &|_| PLAIN).unwrap().new, 2048);
+        assert_eq!(staging.make_dirs(Some(&deep), &|_| PLAIN).unwrap().new, 2048);
         assert!(staging.root().open_dir(Some(&deep)).is_ok());
     }
 
@@ -201,7 +192,7 @@ mod tests {
         let staging = Staging::open(Root::open(temp.path()).unwrap().into()).unwrap();
         let path = RelPath::new(b"1/2/3/4/5/6").unwrap();
         let new: usize = std::thread::scope(|scope| {
-            let make = || staging.make_parents(Some(&path), &|_| PLAIN).unwrap().new;
+            let make = || staging.make_dirs(Some(&path), &|_| PLAIN).unwrap().new;
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
             threads.into_iter().map(|t| t.join().unwrap()).sum()
         });

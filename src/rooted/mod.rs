@@ -12,8 +12,8 @@ mod staging;
 mod walk;
 
 pub use brand::{BRAND_BYTES_MAX, BrandSpace};
-pub use directory::DirAttributes;
-pub use publish::{Attributes, Occupied, Publication, PublishError, Published, Replaced};
+pub use directory::{DirAttributes, Made};
+pub use publish::{Attributes, Occupied, Publication, PublishError, Published, Replaced, set_mtime};
 pub use root::{FileStat, FileSystem, Root, RootError, Space};
 pub use staging::{STAGING_NAME, Staged, Staging, Swept};
 pub use walk::{Found, Walked};

@@ -41,6 +41,8 @@ pub enum Occupied {
     Refuse,
     /// Rename it to `NAME.~SHIFT~` first, unless it is another file of the same shift (SPEC 2.5, 3.2).
     SetAside,
+    /// The same, but what we brought for another shift is replaced (`replace_other_shift`).
+    Overwrite,
 }
 
 /// How a staged file becomes public.
@@ -76,7 +78,7 @@ pub struct Published {
 /// What had the name before a file was published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replaced {
-    /// An older version (or the same one, left by a crash); it is gone.
+    /// An older version (or the same one, left by a crash), or another shift's file that was to be overwritten; it is gone.
     Older,
     /// A file of another shift or of somebody else: it has this name now, in the same directory.
     SetAside(Vec<u8>),
@@ -142,7 +144,7 @@ impl Staging {
         let mut replaced = None;
         let mut new_directories = 0;
         for _ in 0..PLACE_TRIES {
-            let parent = self.make_parents(above.as_ref(), directories).map_err(|error| {
+            let parent = self.make_dirs(above.as_ref(), directories).map_err(|error| {
                 if error.is_in_the_way() { PublishError::Foreign { brand: None } } else { error.into() }
             })?;
             new_directories = new_directories.max(parent.new);
@@ -177,17 +179,20 @@ impl Staging {
         publication: &Publication<'_>,
     ) -> Result<Option<Replaced>, PublishError> {
         let name = publication.at.name();
-        let (seen, brand) = match self.inspect(parent, staged, publication)? {
+        // `_held` keeps the inode number from being given to another file.
+        let (seen, brand, _held) = match self.inspect(parent, staged, publication)? {
             Occupant::Vanished => return Ok(None),
-            // `_held` keeps the inode number from being given to another file.
             Occupant::Ours(seen, _held) => return self.exchange(staged, parent, publication, seen),
-            Occupant::Foreign(seen, brand) => (seen, brand),
+            Occupant::Foreign(seen, brand, held) => (seen, brand, held),
         };
         // A name belongs to the first file of a shift that took it (SPEC 3.2).
         let same_shift = brand.as_ref().is_some_and(|brand| brand.shift == publication.brand.shift);
         let regular = seen.kind() == FileType::RegularFile;
         if publication.occupied == Occupied::Refuse || same_shift || !regular {
             return Err(PublishError::Foreign { brand });
+        }
+        if publication.occupied == Occupied::Overwrite && brand.is_some() {
+            return self.exchange(staged, parent, publication, seen);
         }
         let shift = brand.map_or(ShiftId(seen.mtime_ns / 1_000_000), |brand| brand.shift);
         let moved = self.set_aside(parent, name, parent, name, &shift.stamp());
@@ -208,7 +213,7 @@ impl Staging {
             stat => stat.map_err(error)?,
         };
         if seen.kind() != FileType::RegularFile {
-            return Ok(Occupant::Foreign(seen, None));
+            return Ok(Occupant::Foreign(seen, None, None));
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let opened = openat2(parent.as_fd(), Path::new(OsStr::from_bytes(name)), flags);
@@ -217,7 +222,7 @@ impl Staging {
             Err(Errno::NOENT) => return Ok(Occupant::Vanished),
             // A brand that nobody lets us read is none.
             Err(Errno::ACCESS | Errno::PERM) => (seen, None, None),
-            Err(Errno::LOOP) => return Ok(Occupant::Foreign(seen, None)),
+            Err(Errno::LOOP) => return Ok(Occupant::Foreign(seen, None, None)),
             Err(errno) => return Err(error(errno)),
         };
         let ours = match &brand {
@@ -229,7 +234,7 @@ impl Staging {
             }
             None => false,
         };
-        Ok(if ours { Occupant::Ours(seen, file) } else { Occupant::Foreign(seen, brand.map(Box::new)) })
+        Ok(if ours { Occupant::Ours(seen, file) } else { Occupant::Foreign(seen, brand.map(Box::new), file) })
     }
 
     /// Takes the place of `seen`, and of nothing else.
@@ -317,10 +322,10 @@ impl Staging {
 enum Occupant {
     /// Nothing any more.
     Vanished,
-    /// An older version of the same file.
+    /// An older version of the same file, held open where we may.
     Ours(FileStat, Option<OwnedFd>),
-    /// Anything else, with its brand if it is a file and has one.
-    Foreign(FileStat, Option<Box<Brand>>),
+    /// Anything else, with its brand and held open if it is such a file.
+    Foreign(FileStat, Option<Box<Brand>>, Option<OwnedFd>),
 }
 
 fn is_same_file(a: &Brand, b: &Brand) -> bool {
@@ -328,7 +333,10 @@ fn is_same_file(a: &Brand, b: &Brand) -> bool {
 }
 
 /// Sets the time of last modification and leaves that of last access.
-pub(crate) fn set_mtime(file: impl AsFd, mtime_ns: i64) -> Result<(), Errno> {
+///
+/// # Errors
+/// Whatever utimensat(2) says.
+pub fn set_mtime(file: impl AsFd, mtime_ns: i64) -> Result<(), Errno> {
     let last_modification =
         Timespec { tv_sec: mtime_ns.div_euclid(1_000_000_000), tv_nsec: mtime_ns.rem_euclid(1_000_000_000) };
     let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };

@@ -37,6 +37,11 @@ impl Root {
         Ok(Self { dir, path: path.to_path_buf() })
     }
 
+    /// Takes over a directory that is open already; `path` is what it is called in messages.
+    pub fn hold(dir: OwnedFd, path: PathBuf) -> Self {
+        Self { dir, path }
+    }
+
     /// As it was opened.
     pub fn path(&self) -> &Path {
         &self.path

@@ -225,13 +225,16 @@ fn another_shifts_file_is_set_aside() {
     assert_eq!(fixture.read(b"a.~20260731-235959~"), b"old shift");
     assert_eq!(fixture.read(b"a"), b"new shift");
 
+    let published = fixture.publish_as(b"a", b"overwritten", SHIFT, Occupied::Overwrite).unwrap();
+    assert_eq!((published.replaced, fixture.read(b"a")), (Some(Replaced::Older), b"overwritten".to_vec()));
+
     // Of unbranded files the time tells; a taken name is passed over, a long one is cut.
     let long = [b'l'; 255];
     for (n, cut) in [(0, 20), (1, 22)] {
         std::fs::remove_file(fixture.at(&long)).ok();
         std::fs::write(fixture.at(&long), b"a user's").unwrap();
         let file = std::fs::File::open(fixture.at(&long)).unwrap();
-        publish::set_mtime(&file, SHIFT.0 * 1_000_000).unwrap();
+        set_mtime(&file, SHIFT.0 * 1_000_000).unwrap();
         let published = fixture.publish_as(&long, b"image", later, Occupied::SetAside).unwrap();
         let Some(Replaced::SetAside(aside)) = published.replaced else { panic!("not set aside") };
         let suffix = [".~20260731-235959~", ".~20260731-235959~1~"][n];

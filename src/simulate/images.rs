@@ -70,6 +70,29 @@ impl Images {
         }
     }
 
+    /// Bytes of one file, on average.
+    ///
+    /// # Errors
+    /// A file to replay cannot be looked at.
+    pub fn mean_bytes(&self) -> Result<u64, SimulateError> {
+        match &self.0 {
+            Kind::Made { pool, .. } => {
+                let bytes: usize = pool.iter().map(|frame| frame.head(1, 1).len() + frame.body().len()).sum();
+                Ok(bytes as u64 / POOL_FRAMES)
+            }
+            Kind::Replayed { root, files } => {
+                let mut bytes = 0;
+                for file in files {
+                    let path = root.join(file.as_path());
+                    bytes += fs::symlink_metadata(&path)
+                        .map_err(|source| SimulateError::Io { operation: "look at", path, source })?
+                        .len();
+                }
+                Ok(bytes / files.len() as u64)
+            }
+        }
+    }
+
     pub(super) fn names(&self, target: &Path) -> Result<Names, SimulateError> {
         let failed = |source| SimulateError::Io { operation: "read directory", path: target.into(), source };
         let mut first_run = 1;

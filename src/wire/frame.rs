@@ -214,7 +214,7 @@ mod tests {
     use crate::model::file_version::{Identity, OfferId, TransferId};
     use crate::model::path::{PATH_MAX_BYTES, RelPath};
     use crate::model::shift::ShiftId;
-    use crate::wire::control::{OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted};
+    use crate::wire::control::{Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal};
 
     #[test]
     fn variants_are_counted_right() {
@@ -229,6 +229,35 @@ mod tests {
         }
         check::<FromDetector>();
         check::<FromPpu>();
+    }
+
+    #[test]
+    fn numbers_on_the_wire_are_for_ever() {
+        // As in PROTOCOL.md; of an empty message the number is all, or followed by zeros.
+        assert_eq!(decode(&[1]), Ok(Some(FromDetector::ManifestBegin)));
+        assert_eq!(decode(&[2]), Ok(Some(FromDetector::ManifestEnd)));
+        assert_eq!(decode(&[3, 0]), Ok(Some(FromDetector::Offer { files: vec![] })));
+        let why = Withdrawal::Replaced;
+        assert_eq!(decode(&[4, 7, 3]), Ok(Some(FromDetector::Withdrawn { offer: OfferId(7), why })));
+        let why = Decline::Failed("x".to_owned());
+        assert_eq!(
+            decode(&[5, 7, 4, 1, b'x']),
+            Ok(Some(FromDetector::Declined { transfer: TransferId(7), why }))
+        );
+        assert_eq!(decode(&[6, 0]), Ok(Some(FromDetector::Gone { offers: vec![] })));
+        assert_eq!(decode(&[7, 1]), Ok(Some(FromDetector::ShiftWord { shift: ShiftId(-1) })));
+        let reply = FromDetector::ClockReply { sent_ns: 1, received_ns: 2, replied_ns: 3 };
+        assert_eq!(decode(&[8, 2, 4, 6]), Ok(Some(reply)));
+        assert_eq!(decode(&[9, 0]), Ok(Some(FromDetector::Goodbye { reason: String::new() })));
+
+        assert_eq!(decode(&[0]), Ok(Some(FromPpu::Heartbeat)));
+        assert_eq!(decode(&[1, 2, 0]), Ok(Some(FromPpu::ShiftBegan { shift: ShiftId(1), source: None })));
+        assert_eq!(decode(&[2, 0]), Ok(Some(FromPpu::Want { wants: vec![] })));
+        assert_eq!(decode(&[3, 0]), Ok(Some(FromPpu::Have { offers: vec![] })));
+        assert_eq!(decode(&[4, 0]), Ok(Some(FromPpu::Landed { offers: vec![] })));
+        assert_eq!(decode(&[5, 1, 9]), Ok(Some(FromPpu::Stored { offers: vec![OfferId(9)] })));
+        assert_eq!(decode(&[6, 2]), Ok(Some(FromPpu::ClockProbe { sent_ns: 1 })));
+        assert_eq!(decode(&[7, 0]), Ok(Some(FromPpu::Goodbye { reason: String::new() })));
     }
 
     #[test]
@@ -284,32 +313,32 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_the_longest_paths_fit_frames() {
+    fn pages_of_paths_of_any_length_fill_frames_and_fit() {
         let names = ["x".repeat(255).as_str(); 16].join("/");
-        let path = RelPath::new(&names.as_bytes()[..PATH_MAX_BYTES]).unwrap();
         let identity = Identity { size: u64::MAX, mtime_ns: i64::MIN, ino: u64::MAX, ctime_ns: i64::MIN };
-        let offered = |offer| Offered {
-            offer: OfferId(u64::MAX - offer),
-            path: path.clone(),
-            identity,
-            shift: ShiftId(i64::MIN),
-            closed_us_ago: u64::MAX,
-            fresh: true,
-            superseded: u32::MAX,
-        };
-        let mut expected = 0;
-        for files in pages((0..2000).map(offered), OFFER_PAGE_FILES) {
-            for file in &files {
-                assert_eq!(file.offer, offered(expected).offer, "in order, none left out");
-                expected += 1;
+        for length in (1..=255).chain([PATH_MAX_BYTES]) {
+            let path = RelPath::new(&names.as_bytes()[..length]).unwrap();
+            let offered = |offer| Offered {
+                offer: OfferId(u64::MAX - offer),
+                path: path.clone(),
+                identity,
+                shift: ShiftId(i64::MIN),
+                closed_us_ago: u64::MAX,
+                fresh: true,
+                superseded: u32::MAX,
+            };
+            let mut expected = 0;
+            for files in pages((0..1500).map(offered), OFFER_PAGE_FILES) {
+                for file in &files {
+                    assert_eq!(file.offer, offered(expected).offer, "in order, none left out");
+                    expected += 1;
+                }
+                let full = files.len() == OFFER_PAGE_FILES || expected == 1500;
+                let frame = encode(&FromDetector::Offer { files }).unwrap();
+                assert!(full || frame.len() > MAX_FRAME_BYTES - 100 - length, "pages are filled");
             }
-            let frame = encode(&FromDetector::Offer { files }).unwrap();
-            assert!(
-                frame.len() > MAX_FRAME_BYTES - 2 * PATH_MAX_BYTES || expected == 2000,
-                "pages are filled"
-            );
+            assert_eq!(expected, 1500);
         }
-        assert_eq!(expected, 2000);
     }
 
     #[test]

@@ -208,12 +208,14 @@ impl Ledger {
         let copy = &mut version.copies[storage.index()];
         copy.tries += 1;
         let tries = copy.tries;
-        if tries >= self.settings.copy_tries {
+        let settings = &self.settings.storages[storage.index()];
+        let pause = settings.retry_pause.saturating_mul(2u32.saturating_pow(tries.min(8) - 1));
+        let pause = pause.min(settings.retry_pause_max);
+        if tries >= settings.copy_tries {
             return self.give_up(id, storage, reason, out);
         }
         tracing::warn!(version = id.0, tries, "copy failed, it is tried again: {reason}");
         self.set_copy(id, storage, CopyState::Queued);
-        let pause = self.settings.copy_backoff * 2u32.saturating_pow(tries.min(8) - 1);
         self.storages[storage.index()].later.insert((now.at + pause, id));
     }
 

@@ -5,7 +5,7 @@ use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex, VersionId
 use crate::model::job::{LandFailure, LandReport, Landed};
 use crate::model::message::{Code, Message};
 use crate::model::path::RelPath;
-use crate::model::record::Record;
+use crate::model::record::{self, Record};
 use crate::model::shift::ShiftId;
 
 /// A want that is under way.
@@ -29,14 +29,8 @@ impl Ledger {
     }
 
     fn landed(&mut self, now: Now, transfer: Transfer, landed: Landed, out: &mut Vec<Order>) {
-        let Transfer { detector, session, offer, path, shift, .. } = transfer;
-        let same_session = self.detectors[detector.index()].session == session;
-        let closed = match same_session {
-            true => self.take_offer(detector, offer).map(|offer| offer.closed),
-            false => None,
-        };
-        self.detectors[detector.index()].unresolved.remove(&path);
-        let offer = closed.map(|_| offer);
+        let Transfer { detector, offer, path, shift, .. } = transfer;
+        let closed = self.take_offer(detector, offer).map(|offer| offer.closed);
         let version = Version {
             detector,
             shift,
@@ -46,7 +40,7 @@ impl Ledger {
             hash: landed.hash,
             mode: landed.mode,
             local: landed.local,
-            offer,
+            offer: None,
             on_detector: true,
             seen: self.manifest_of(detector),
             closed,
@@ -60,19 +54,18 @@ impl Ledger {
             self.timing.visible(landed.visible.saturating_duration_since(closed));
         }
         let id = self.admit(now, version, out);
-        if let Some(offer) = offer {
-            self.link_offer(detector, offer, id);
-            out.push(Order::AckLanded { detector, offers: vec![offer] });
+        if let Some(version) = self.versions.get_mut(id) {
+            self.detectors[detector.index()].link_offer(offer, id, version);
         }
+        out.push(Order::AckLanded { detector, offers: vec![offer] });
     }
 
     /// Takes a landed version in: it replaces the one before under its path, and its copies begin.
     pub(super) fn admit(&mut self, now: Now, version: Version, out: &mut Vec<Order>) -> VersionId {
         let older = self.versions.newest(version.detector, &version.path);
         if let Some(older) = older {
-            let offer = self.versions.get(older).and_then(|v| v.offer);
-            if let Some(offer) = offer {
-                self.unlink_offer(version.detector, offer);
+            if let Some(older) = self.versions.get_mut(older) {
+                self.detectors[version.detector.index()].unlink_offer(older);
             }
             self.supersede(older, &version, out);
             self.leave_detector(older, out);
@@ -85,7 +78,7 @@ impl Ledger {
             *self.tallies.at(version.shift, StorageIndex(storage as u16)).of(CopyState::Queued) += 1;
         }
         if let (Some(at), Some(to)) = (at, to) {
-            let record = Record::Landed {
+            let record = record::Version {
                 version: id,
                 detector: version.detector,
                 shift: version.shift,
@@ -99,7 +92,7 @@ impl Ledger {
                 to,
                 landed_ms: now.wall_ms,
             };
-            self.record(record, out);
+            self.record(Record::Landed(Box::new(record)), out);
         }
         id
     }
@@ -138,8 +131,9 @@ impl Ledger {
             ),
             LandFailure::SenderFailed | LandFailure::Io(_) => (Code::LandError, "It is tried again."),
         };
+        let long = format!("{path} of detector {name} did not land: {failure}. {advice}");
+        state.last_error = Some(long.clone());
         if first || mismatch {
-            let long = format!("{path} of detector {name} did not land: {failure}. {advice}");
             out.push(Order::Tell(Message::new(code, path.to_string(), long)));
         }
         self.ask_again(now, *detector, *id);

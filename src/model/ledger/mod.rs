@@ -13,24 +13,27 @@
 //! pending + stored + failed + superseded + lost = produced.
 
 mod copies;
+mod detector;
 mod fact;
 mod landings;
 mod offers;
+mod report;
 mod room;
 mod tally;
 #[cfg(test)]
 mod tests;
 mod timing;
 mod versions;
+mod wants;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::copies::Storage;
+use self::detector::Detector;
 pub use self::fact::{Fact, Now, Order, Session, Space};
 use self::landings::Transfer;
-use self::offers::Detector;
 use self::room::Room;
 use self::tally::Tallies;
 pub use self::tally::Tally;
@@ -40,6 +43,7 @@ pub use self::versions::{Copy, CopyState, Version};
 use super::file_version::{DetectorIndex, StorageIndex, TransferId, VersionId};
 use super::job::{Brand, Local};
 use super::message::{Code, Message};
+use super::path::RelPath;
 use super::record::Record;
 use super::shift::{Shift, ShiftId};
 
@@ -54,10 +58,6 @@ pub struct Settings {
     pub detectors: Vec<DetectorSettings>,
     /// In the order of [`StorageIndex`].
     pub storages: Vec<StorageSettings>,
-    /// Tries of a copy before it counts as failed.
-    pub copy_tries: u32,
-    /// Pause before the second try of a copy; doubles from try to try.
-    pub copy_backoff: Duration,
 }
 
 /// See [`Settings`].
@@ -78,6 +78,12 @@ pub struct StorageSettings {
     pub internal: bool,
     /// Copies in flight.
     pub queue_depth: usize,
+    /// Tries of a copy before it counts as failed.
+    pub copy_tries: u32,
+    /// Pause before the second try of a copy; doubles from try to try.
+    pub retry_pause: Duration,
+    /// Longest such pause.
+    pub retry_pause_max: Duration,
 }
 
 /// See the module.
@@ -207,6 +213,11 @@ impl Ledger {
 
 /// Filling the ledger at start, from the journal and from what is on the ramdisk.
 impl Ledger {
+    /// Numbers of versions below `next` were given.
+    pub fn restore_numbers(&mut self, next: VersionId) {
+        self.versions.start_at(next);
+    }
+
     /// Makes a past shift known.
     pub fn restore_shift(&mut self, shift: Arc<Shift>) {
         self.shifts.insert(shift.id, shift);
@@ -221,13 +232,7 @@ impl Ledger {
     /// A live version that the journal remembers. `local` is its file on the ramdisk, if that is still there untouched.
     /// Where it is not and a copy is pending, the version will be asked for again, or counts as lost when its detector's manifest
     /// does not name it. Versions come in the order of their numbers.
-    pub fn restore(
-        &mut self,
-        id: VersionId,
-        mut version: Version,
-        local: Option<Local>,
-        out: &mut Vec<Order>,
-    ) {
+    pub fn restore(&mut self, id: VersionId, mut version: Version, local: Option<Local>) {
         if version.on_detector
             && let Some(older) = self.versions.newest(version.detector, &version.path)
         {
@@ -236,8 +241,7 @@ impl Ledger {
         match local {
             Some(local) => version.local = local,
             None if version.copies.iter().any(|copy| !copy.state.is_final()) => {
-                self.unland(id, &version, out);
-                return;
+                return self.fall(id, version);
             }
             None => {}
         }
@@ -252,20 +256,22 @@ impl Ledger {
         self.versions.insert_with(id, version);
     }
 
-    /// A branded file on the ramdisk that the journal does not know: it landed right before a crash, or the journal was lost.
+    /// A branded file at `at` on the ramdisk, which the journal may not know: it landed right before a crash, or the journal was
+    /// lost. Says whether it was taken in.
+    #[allow(clippy::too_many_arguments)]
     pub fn adopt(
         &mut self,
         now: Now,
         detector: DetectorIndex,
         brand: Brand,
+        at: &RelPath,
         mode: u32,
         local: Local,
         out: &mut Vec<Order>,
-    ) {
+    ) -> bool {
         let known = self.versions.newest(detector, &brand.path).and_then(|id| self.versions.get(id));
-        let is_known = known.is_some_and(|v| v.identity == brand.identity && v.shift == brand.shift);
-        if is_known || self.shift(brand.shift).is_none() {
-            return;
+        if known.is_some_and(|v| v.hash == brand.hash && v.shift == brand.shift) {
+            return false;
         }
         let version = Version {
             detector,
@@ -282,7 +288,18 @@ impl Ledger {
             closed: None,
             copies: self.fresh_copies(),
         };
+        // A brand is believed only at the place where its file would have landed: users may move our files about.
+        if self.places(&version).0.as_ref() != Some(at) {
+            return false;
+        }
+        self.replace_unresolved(detector, &version.path, out);
         self.admit(now, version, out);
+        true
+    }
+
+    /// Writes a record that follows from no fact.
+    pub fn note(&mut self, record: Record, out: &mut Vec<Order>) {
+        self.record(record, out);
     }
 }
 

@@ -1,94 +1,21 @@
 //! Detectors' sessions: what they offer, what is asked for.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::landings::Transfer;
-use super::{Ledger, Now, Order, Session, UNCOMMITTED_RECORDS_MAX, Version};
-use crate::model::file_version::{DetectorIndex, Hash, Identity, OfferId, TransferId, VersionId};
-use crate::model::job::LandJob;
+use super::detector::{Link, Offer, Unresolved};
+use super::{Copy, Ledger, Now, Order, Session, Version};
+use crate::model::file_version::{DetectorIndex, Identity, OfferId, StorageIndex, TransferId, VersionId};
 use crate::model::message::{Code, Message};
-use crate::model::offer::{Decline, Heartbeat, Offered, Wanted, Withdrawal};
+use crate::model::offer::{Decline, OFFER_WINDOW, Offered, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::record::Record;
 use crate::model::shift::ShiftId;
 
-/// Files asked of one detector at a time.
-const WANTED_FILES_MAX: u64 = 256;
-/// Bytes asked of one detector at a time; one larger file may be asked for alone.
-const WANTED_BYTES_MAX: u64 = 256 << 20;
-/// How far a smaller file may be looked for behind one that does not fit.
-const PASSING_FILES_MAX: usize = 64;
-/// After that long nothing passes any more.
-const PASSING_TIME: Duration = Duration::from_secs(10);
 /// Pause before a failed landing is tried again; doubles from try to try.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Longest such pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// A detector, as its sessions show it.
-#[derive(Default)]
-pub(super) struct Detector {
-    pub(super) link: Link,
-    pub(super) session: Session,
-    pub(super) beat: Heartbeat,
-    pub(super) clock_offset_ns: Option<i64>,
-    pub(super) offers: HashMap<OfferId, Offer>,
-    /// Offers to be asked for, oldest first.
-    waiting: BTreeSet<OfferId>,
-    /// Offers to be asked for again at that time.
-    later: BTreeSet<(Instant, OfferId)>,
-    /// Landed versions under their offers of this session.
-    landed: HashMap<OfferId, VersionId>,
-    /// Versions known to exist that no session has offered yet: offered to the session before, or fallen from the ramdisk
-    /// before they were stored.
-    pub(super) unresolved: HashMap<RelPath, Unresolved>,
-    manifest: u64,
-    wanted_files: u64,
-    wanted_bytes: u64,
-    blocked_since: Option<Instant>,
-    pub(super) counters: Counters,
-}
-
-/// What a detector's link is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Link {
-    #[default]
-    Never,
-    Up(Instant),
-    Down {
-        since: Instant,
-        reason: String,
-        refused: bool,
-    },
-}
-
-/// Since the daemon's start.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counters {
-    pub(super) landed_files: u64,
-    pub(super) landed_bytes: u64,
-    pub(super) integrity_errors: u64,
-}
-
-pub(super) struct Offer {
-    pub(super) path: RelPath,
-    pub(super) identity: Identity,
-    pub(super) shift: ShiftId,
-    pub(super) closed: Instant,
-    known_hash: Option<Hash>,
-    pub(super) tries: u32,
-    wanted: bool,
-    /// Said while it was wanted; counts if the transfer brings nothing.
-    withdrawn: Option<Withdrawal>,
-    pub(super) told: bool,
-}
-
-pub(super) struct Unresolved {
-    pub(super) shift: ShiftId,
-    identity: Identity,
-}
 
 impl Ledger {
     pub(super) fn link_up(
@@ -141,7 +68,7 @@ impl Ledger {
             !over
         });
         for (_, offer) in state.offers.drain() {
-            let unresolved = Unresolved { shift: offer.shift, identity: offer.identity };
+            let unresolved = Unresolved { shift: offer.shift, identity: offer.identity, fallen: None };
             state.unresolved.insert(offer.path, unresolved);
         }
         for (_, version) in state.landed.drain() {
@@ -171,8 +98,11 @@ impl Ledger {
             self.leave_detector(id, out);
         }
         let lost: Vec<_> = self.detectors[detector.index()].unresolved.drain().collect();
-        for (path, Unresolved { shift, identity }) in lost {
-            self.lose(detector, shift, path, identity, out);
+        for (path, Unresolved { shift, identity, fallen }) in lost {
+            match fallen {
+                None => self.lose(detector, shift, path, identity, out),
+                Some((id, copies)) => self.lose_fallen(detector, shift, &path, id, &copies, out),
+            }
         }
     }
 
@@ -208,6 +138,10 @@ impl Ledger {
                 }
                 known_hash = (version.identity.size == file.identity.size).then_some(version.hash);
             }
+            if state.offers.len() >= OFFER_WINDOW {
+                tracing::error!(path = %file.path, "a detector offers more than the protocol allows; ignored");
+                continue;
+            }
             let closed = now.at.checked_sub(Duration::from_micros(file.closed_us_ago)).unwrap_or(now.at);
             let offer = Offer {
                 path: file.path,
@@ -241,17 +175,32 @@ impl Ledger {
             let (a, b) = (u.identity, file.identity);
             (a.ino, a.size, a.mtime_ns) == (b.ino, b.size, b.mtime_ns)
         };
-        let ended = match unresolved.remove(&file.path) {
-            Some(before) if same(&before) => return,
-            Some(replaced) => Some(replaced),
-            None => {
-                let renamed = unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
-                renamed.and_then(|path| unresolved.remove(&path))
-            }
-        };
-        if let Some(ended) = ended {
-            self.supersede_unlanded(ended.shift, 1, out);
+        let found = unresolved.remove(&file.path).or_else(|| {
+            let renamed = unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
+            renamed.and_then(|path| unresolved.remove(&path))
+        });
+        let Some(found) = found else { return };
+        let is_itself = same(&found);
+        if let Some((version, _)) = found.fallen {
+            self.record(Record::Unlanded { version }, out);
         }
+        if !is_itself {
+            self.supersede_unlanded(found.shift, 1, out);
+        }
+    }
+
+    /// A version that was to be fetched again has a newer one in its place.
+    pub(super) fn replace_unresolved(
+        &mut self,
+        detector: DetectorIndex,
+        path: &RelPath,
+        out: &mut Vec<Order>,
+    ) {
+        let Some(found) = self.detectors[detector.index()].unresolved.remove(path) else { return };
+        if let Some((version, _)) = found.fallen {
+            self.record(Record::Unlanded { version }, out);
+        }
+        self.supersede_unlanded(found.shift, 1, out);
     }
 
     /// Versions that came to an end before they landed, because newer ones took their place.
@@ -275,7 +224,13 @@ impl Ledger {
         }
     }
 
-    fn end_offer(&mut self, detector: DetectorIndex, id: OfferId, why: Withdrawal, out: &mut Vec<Order>) {
+    pub(super) fn end_offer(
+        &mut self,
+        detector: DetectorIndex,
+        id: OfferId,
+        why: Withdrawal,
+        out: &mut Vec<Order>,
+    ) {
         let Some(offer) = self.take_offer(detector, id) else { return };
         match why {
             Withdrawal::Reopened => {}
@@ -304,10 +259,11 @@ impl Ledger {
             }
             Decline::Failed(reason) => {
                 let told = std::mem::replace(&mut offer.told, true);
+                let path = offer.path.to_string();
+                let name = &self.settings.detectors[detector.index()].id;
+                let long = format!("Detector {name} cannot read {path}: {reason}. It is tried again.");
+                state.last_error = Some(long.clone());
                 if !told {
-                    let path = offer.path.to_string();
-                    let name = &self.settings.detectors[detector.index()].id;
-                    let long = format!("Detector {name} cannot read {path}: {reason}. It is tried again.");
                     out.push(Order::Tell(Message::new(Code::LandError, path, long)));
                 }
                 self.ask_again(now, detector, id);
@@ -317,10 +273,8 @@ impl Ledger {
                 let Some(known) = known else { return self.ask_again(now, detector, id) };
                 self.take_offer(detector, id);
                 self.refresh(known, identity, settled, out);
-                let state = &mut self.detectors[detector.index()];
-                state.landed.insert(id, known);
                 if let Some(version) = self.versions.get_mut(known) {
-                    version.offer = Some(id);
+                    self.detectors[detector.index()].link_offer(id, known, version);
                     if internal_copy_is_stored(&self.settings, version) {
                         out.push(Order::AckStored { detector, offers: vec![id] });
                     }
@@ -372,15 +326,6 @@ impl Ledger {
         }
     }
 
-    /// Landed: later acknowledgements go to this offer.
-    pub(super) fn link_offer(&mut self, detector: DetectorIndex, offer: OfferId, id: VersionId) {
-        self.detectors[detector.index()].landed.insert(offer, id);
-    }
-
-    pub(super) fn unlink_offer(&mut self, detector: DetectorIndex, offer: OfferId) {
-        self.detectors[detector.index()].landed.remove(&offer);
-    }
-
     pub(super) fn manifest_of(&self, detector: DetectorIndex) -> u64 {
         self.detectors[detector.index()].manifest
     }
@@ -394,179 +339,41 @@ impl Ledger {
         out: &mut Vec<Order>,
     ) {
         self.tallies.everywhere(shift, self.settings.storages.len(), |t| t.lost += 1);
-        let id = &self.settings.detectors[detector.index()].id;
-        let long = format!(
-            "{path} vanished from detector {id} before it had landed on the PPU. Something removes files there: nothing but \
-             ppu-uringd should."
-        );
-        out.push(Order::Tell(Message::new(Code::DataLost, path.to_string(), long)));
+        self.tell_lost(detector, &path, out);
         self.record(Record::Lost { detector, shift, path, identity }, out);
     }
 
-    /// A restored version's ramdisk file is gone though a copy is pending: to be fetched again.
-    pub(super) fn unland(&mut self, id: VersionId, version: &Version, out: &mut Vec<Order>) {
-        let unresolved = Unresolved { shift: version.shift, identity: version.identity };
-        self.detectors[version.detector.index()].unresolved.insert(version.path.clone(), unresolved);
-        self.record(Record::Unlanded { version: id }, out);
-    }
-}
-
-/// Asking for files.
-impl Ledger {
-    /// Asks every detector in turn for one file, oldest first, until nothing more fits.
-    pub(super) fn want(&mut self, now: Now, out: &mut Vec<Order>) {
-        for state in &mut self.detectors {
-            while let Some(&(at, id)) = state.later.first()
-                && at <= now.at
-            {
-                state.later.pop_first();
-                if state.offers.contains_key(&id) {
-                    state.waiting.insert(id);
-                }
-            }
-        }
-        if self.journal.next_sequence - self.journal.committed > UNCOMMITTED_RECORDS_MAX {
-            return;
-        }
-        let mut wants: Vec<Vec<(Wanted, LandJob)>> = self.detectors.iter().map(|_| Vec::new()).collect();
-        let mut asking: Vec<usize> =
-            (0..self.detectors.len()).filter(|&d| !self.detectors[d].waiting.is_empty()).collect();
-        while !asking.is_empty() {
-            asking.retain(|&d| {
-                let detector = DetectorIndex(d as u16);
-                let Some(offer) = self.next_fit(now, detector, out) else { return false };
-                if let Some(want) = self.ask(now, detector, offer, out) {
-                    wants[d].push(want);
-                }
-                true
-            });
-        }
-        for (d, wants) in wants.into_iter().enumerate() {
-            if !wants.is_empty() {
-                out.push(Order::Want { detector: DetectorIndex(d as u16), wants });
-            }
-        }
-    }
-
-    fn next_fit(&mut self, now: Now, detector: DetectorIndex, out: &mut Vec<Order>) -> Option<OfferId> {
-        let state = &mut self.detectors[detector.index()];
-        if state.wanted_files >= WANTED_FILES_MAX {
-            return None;
-        }
-        let oldest_blocked_for = state.blocked_since.map(|since| now.at - since);
-        let passing = match oldest_blocked_for {
-            Some(time) if time >= PASSING_TIME => 1,
-            _ => PASSING_FILES_MAX,
-        };
-        for (place, id) in state.waiting.iter().take(passing).enumerate() {
-            let Some(offer) = state.offers.get(id) else { continue };
-            let size = offer.identity.size;
-            if state.wanted_files > 0 && state.wanted_bytes.saturating_add(size) > WANTED_BYTES_MAX {
-                return None;
-            }
-            if self.room.fits(size) || !self.room.could_ever_hold(size) {
-                if place == 0 {
-                    state.blocked_since = None;
-                }
-                return Some(*id);
-            }
-            if place == 0 && state.blocked_since.is_none() {
-                state.blocked_since = Some(now.at);
-                let long = format!(
-                    "The PPU's ramdisk has no room for {} ({size} bytes). It waits on its detector; nothing is lost. Room comes back when \
-                     files leave the ramdisk.",
-                    offer.path
-                );
-                out.push(Order::Tell(Message::new(Code::DiskOverflow, "ramdisk", long)));
-            }
-        }
-        None
-    }
-
-    fn ask(
+    /// As [`lose`](Self::lose), of a version that had landed once.
+    fn lose_fallen(
         &mut self,
-        now: Now,
         detector: DetectorIndex,
-        id: OfferId,
+        shift: ShiftId,
+        path: &RelPath,
+        version: VersionId,
+        copies: &[Copy],
         out: &mut Vec<Order>,
-    ) -> Option<(Wanted, LandJob)> {
-        let detector_id = Arc::clone(&self.settings.detectors[detector.index()].id);
-        let state = &mut self.detectors[detector.index()];
-        state.waiting.remove(&id);
-        let offer = state.offers.get_mut(&id)?;
-        let shift = self.shifts.get(&offer.shift).cloned();
-        let at = shift.as_ref().and_then(|shift| {
-            let place = shift.place(&detector_id)?;
-            place.target.landing(shift.user_dir.as_ref(), &offer.path).ok()
-        });
-        let held = match (shift, at) {
-            (None, _) => Err("its shift is not known here"),
-            (_, None) => Err("its path on the PPU would be too long"),
-            _ if !self.room.could_ever_hold(offer.identity.size) => {
-                Err("it is larger than the PPU's ramdisk")
-            }
-            (Some(shift), Some(at)) => Ok((shift, at)),
-        };
-        let (shift, at) = match held {
-            Ok(places) => places,
-            Err(reason) => {
-                if !std::mem::replace(&mut offer.told, true) {
-                    let path = offer.path.to_string();
-                    let long = format!("{path} of detector {detector_id} is held there: {reason}.");
-                    out.push(Order::Tell(Message::new(Code::LandError, path, long)));
-                }
-                self.ask_again(now, detector, id);
-                return None;
-            }
-        };
-        let transfer = TransferId(self.next_transfer);
-        self.next_transfer += 1;
-        offer.wanted = true;
-        let size = offer.identity.size;
-        state.wanted_files += 1;
-        state.wanted_bytes += size;
-        self.room.reserve(size);
-        let record = Transfer {
-            detector,
-            session: state.session,
-            offer: id,
-            path: offer.path.clone(),
-            size,
-            shift: shift.id,
-        };
-        self.transfers.insert(transfer, record);
-        let wanted = Wanted { transfer, offer: id, known_hash: offer.known_hash };
-        let (path, offered) = (offer.path.clone(), offer.identity);
-        Some((wanted, LandJob { detector, detector_id, shift, path, at, offered }))
+    ) {
+        for (storage, _) in copies.iter().enumerate().filter(|(_, copy)| !copy.state.is_final()) {
+            self.tallies.at(shift, StorageIndex(storage as u16)).lost += 1;
+        }
+        self.tell_lost(detector, path, out);
+        self.record(Record::LostVersion { version }, out);
     }
 
-    /// A want's end: gives its reservation back.
-    pub(super) fn end_transfer(&mut self, id: TransferId, landed: bool) -> Option<Transfer> {
-        let transfer = self.transfers.remove(&id)?;
-        if landed {
-            self.room.land(transfer.size);
-        } else {
-            self.room.release(transfer.size);
-        }
-        let state = &mut self.detectors[transfer.detector.index()];
-        if state.session == transfer.session {
-            state.wanted_files = state.wanted_files.saturating_sub(1);
-            state.wanted_bytes = state.wanted_bytes.saturating_sub(transfer.size);
-            if let Some(offer) = state.offers.get_mut(&transfer.offer) {
-                offer.wanted = false;
-            }
-        }
-        Some(transfer)
+    fn tell_lost(&self, detector: DetectorIndex, path: &RelPath, out: &mut Vec<Order>) {
+        let id = &self.settings.detectors[detector.index()].id;
+        let long = format!(
+            "{path} vanished from detector {id} before it was safe on the PPU. Something removes files there: nothing but \
+             ppu-uringd should."
+        );
+        out.push(Order::Tell(Message::new(Code::DataLost, path.to_string(), long)));
     }
 
-    /// What was said of an offer while it was on its way, now that it brought nothing.
-    pub(super) fn settle_withdrawn(&mut self, transfer: &Transfer, out: &mut Vec<Order>) -> bool {
-        let state = &self.detectors[transfer.detector.index()];
-        let Some(why) = state.offers.get(&transfer.offer).and_then(|offer| offer.withdrawn) else {
-            return false;
-        };
-        self.end_offer(transfer.detector, transfer.offer, why, out);
-        true
+    /// A restored version's ramdisk file is gone though a copy is pending: to be fetched again.
+    pub(super) fn fall(&mut self, id: VersionId, version: Version) {
+        let Version { detector, shift, path, identity, copies, .. } = version;
+        let unresolved = Unresolved { shift, identity, fallen: Some((id, copies)) };
+        self.detectors[detector.index()].unresolved.insert(path, unresolved);
     }
 }
 

@@ -41,6 +41,11 @@ impl Tallies {
         self.0.get(&(shift, storage)).copied().unwrap_or_default()
     }
 
+    /// Over all shifts.
+    pub(super) fn pending(&self, storage: StorageIndex) -> u64 {
+        self.0.iter().filter(|((_, of), _)| *of == storage).map(|(_, tally)| tally.pending).sum()
+    }
+
     pub(super) fn at(&mut self, shift: ShiftId, storage: StorageIndex) -> &mut Tally {
         self.0.entry((shift, storage)).or_default()
     }

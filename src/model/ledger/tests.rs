@@ -90,10 +90,15 @@ impl World {
         let settings = Settings {
             detectors: ids.map(|id| DetectorSettings { id: id.into(), address: "fake".to_owned() }).to_vec(),
             storages: (0..STORAGES)
-                .map(|s| StorageSettings { id: s.to_string().into(), internal: s == 0, queue_depth: 2 })
+                .map(|s| StorageSettings {
+                    id: s.to_string().into(),
+                    internal: s == 0,
+                    queue_depth: 2,
+                    copy_tries: 3,
+                    retry_pause: Duration::from_millis(10),
+                    retry_pause_max: Duration::from_secs(1),
+                })
                 .collect(),
-            copy_tries: 3,
-            copy_backoff: Duration::from_millis(10),
         };
         let mut world = World {
             ledger: Ledger::new(settings, Arc::new(shift)),

@@ -120,6 +120,37 @@ fn versions_are_negotiated_before_the_rest_is_read() {
 }
 
 #[test]
+fn greetings_are_laid_out_for_ever() {
+    let hello = pair(b"", b"", Role::Data { session: SESSION, stream: 5 }).0.take_output();
+    let software = [&[SOFTWARE.len() as u8], SOFTWARE.as_bytes()].concat();
+    let body = [&[0], &MAGIC[..], &[1, 1], &[1], &[2; 16], &[5], &software, &[1; 32]].concat();
+    assert_eq!(hello, [&(body.len() as u32).to_le_bytes()[..], &body].concat());
+    assert_eq!(pair(b"", b"", PPU).0.take_output()[15..32], [&[0], &[7; 16][..]].concat());
+
+    assert_eq!(decode(&[&[1], &[8; 32][..]].concat()), Ok(Some(FromClient::Proof { proof: [8; 32] })));
+    assert_eq!(decode(&[2, 1, b'x']), Ok(Some(FromClient::Refused { reason: "x".to_owned() })));
+    assert_eq!(decode(&[1]), Ok(Some(FromServer::Welcome)));
+    assert_eq!(decode(&[2, 1, b'x']), Ok(Some(FromServer::Refused { reason: "x".to_owned() })));
+}
+
+#[test]
+fn proofs_cover_what_the_protocol_says() {
+    let (mut client, mut server) = pair(b"key", b"key", PPU);
+    let hello = client.take_output();
+    server.feed(&hello).unwrap();
+    let answer = server.take_output();
+    client.feed(&answer).unwrap();
+    let proof = client.take_output();
+    let mac = |parts: &[&[u8]]| -> Proof {
+        let mac = parts.iter().fold(Key::new(b"key").0, |mac, part| mac.chain_update(part));
+        mac.finalize().into_bytes().into()
+    };
+    let (unproved, servers_proof) = answer.split_at(answer.len() - 32);
+    assert_eq!(servers_proof, mac(&[b"ppu-uringd server", &hello, unproved, &[0; 32]]));
+    assert_eq!(&proof[5..], mac(&[b"ppu-uringd client", &hello, &answer]));
+}
+
+#[test]
 fn a_proved_caller_can_still_be_refused() {
     for why in [Refusal::Busy, Refusal::UnknownSession, Refusal::KeyRequired] {
         let (mut client, server, _) = proved(PPU);

@@ -1,0 +1,128 @@
+//! What needs attention, and what to do about it.
+
+use ppu_uringd::model::status::{Detector, Health, Journal, LinkState, Room, StatusReport, Storage};
+
+use super::units::{bytes, count, duration, offset, one_line};
+
+/// Offsets above it are reported (SPEC 2.2).
+const CLOCK_OFFSET_MS: f64 = 1000.0;
+/// Fill ratio from which a ramdisk is worth a word.
+const NEARLY_FULL: f64 = 0.95;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Severity {
+    /// Something does not work, or data is gone.
+    Error,
+    /// It works, and may not for long.
+    Warning,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) severity: Severity,
+    pub(super) text: String,
+}
+
+/// The worst first.
+pub(super) fn problems(report: &StatusReport) -> Vec<Problem> {
+    let mut found = Vec::new();
+    if let Journal::Error { reason } = &report.journal {
+        found.push(error(format!(
+            "journal: {reason}. Files land and are copied, but none is called stored; see to its disk"
+        )));
+    }
+    for storage in &report.storages {
+        found.extend(of_storage(storage));
+    }
+    for detector in &report.detectors {
+        found.extend(of_detector(detector, report.at_ms));
+    }
+    let (lost, failed) = (report.lost(), report.failed());
+    if lost > 0 {
+        let files = count(lost, "file");
+        found.push(error(format!("{files} vanished from a detector before they had landed: see DATA_LOST")));
+    }
+    if failed > 0 {
+        let copies = count(failed, "copy");
+        found.push(error(format!(
+            "{copies} failed, given up for now: see COPY_ERROR; what is not stored stays on the ramdisk"
+        )));
+    }
+    if let Some(fill) = nearly_full(report.ramdisk.room) {
+        let free = bytes(report.ramdisk.room.free_bytes);
+        found.push(warning(format!(
+            "ramdisk {}: {fill} full, {free} free. What has no room waits on its detector",
+            report.ramdisk.path
+        )));
+    }
+    if !report.daemon.verify {
+        found.push(warning("contents are not verified on landing: verify = \"off\"".to_owned()));
+    }
+    found.sort_by_key(|problem| problem.severity);
+    found
+}
+
+fn of_storage(storage: &Storage) -> Option<Problem> {
+    let Storage { id, pending, .. } = storage;
+    let pending = count(*pending, "file");
+    match &storage.health {
+        Health::Ok => None,
+        Health::Unavailable { reason } => {
+            Some(error(format!("storage {id} unavailable: {reason}. {pending} pending; resumes by itself")))
+        }
+        Health::Full { reason } => {
+            Some(error(format!("storage {id} full: {reason}. {pending} pending; resumes when there is room")))
+        }
+    }
+}
+
+fn of_detector(detector: &Detector, now_ms: i64) -> Vec<Problem> {
+    let id = &detector.id;
+    let since = duration(now_ms.saturating_sub(detector.link.since_ms));
+    let mut found = Vec::new();
+    match &detector.link.state {
+        LinkState::Refused { reason } => {
+            found.push(error(format!("detector {id} not connected for {since}: {reason}")));
+        }
+        LinkState::Connecting { reason: Some(reason) } => {
+            found.push(error(format!("detector {id} not connected for {since}: {reason} (tried on and on)")));
+        }
+        LinkState::Connecting { reason: None } | LinkState::Connected => {}
+    }
+    if detector.no_room > 0 {
+        let files = count(detector.no_room, "file");
+        found.push(warning(format!(
+            "detector {id}: no room on the PPU's ramdisk for {files}; they wait there"
+        )));
+    }
+    if detector.integrity_errors > 0 {
+        let files = count(detector.integrity_errors, "file");
+        found.push(warning(format!(
+            "detector {id}: {files} damaged on the way and sent again: check network cards and cables"
+        )));
+    }
+    if let Some(ms) = detector.clock_offset_ms.filter(|ms| ms.abs() > CLOCK_OFFSET_MS) {
+        let by = offset(ms);
+        found.push(warning(format!(
+            "detector {id}: its clock differs from the PPU's by {by}: check NTP on both"
+        )));
+    }
+    if let Some(fill) = nearly_full(detector.ramdisk) {
+        let free = bytes(detector.ramdisk.free_bytes);
+        found.push(warning(format!("detector {id}: its ramdisk is {fill} full, {free} free")));
+    }
+    found
+}
+
+fn nearly_full(room: Room) -> Option<String> {
+    let used = 1.0 - room.free_bytes as f64 / room.total_bytes as f64;
+    (room.total_bytes > 0 && used >= NEARLY_FULL).then(|| format!("{:.0} %", used * 100.0))
+}
+
+fn error(text: String) -> Problem {
+    Problem { severity: Severity::Error, text: one_line(&text) }
+}
+
+fn warning(text: String) -> Problem {
+    Problem { severity: Severity::Warning, text: one_line(&text) }
+}

@@ -1,0 +1,230 @@
+//! The thread that owns the ledger: facts in, orders out. It waits for no disk and no peer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+
+use crate::land::expect::Expect;
+use crate::land::link::Notice;
+use crate::model::file_version::{DetectorIndex, OfferId};
+use crate::model::job::CopyJob;
+use crate::model::ledger::{Fact, Ledger, Now, Order, Space};
+use crate::model::message::Message;
+use crate::model::record::Record;
+use crate::model::status::{StatusReport, Told};
+use crate::rooted::Root;
+use crate::wire::control::FromPpu;
+
+/// How often time passes for the ledger, and the ramdisk's free room is looked up.
+const TICK: Duration = Duration::from_millis(50);
+/// Facts taken before orders are given: acknowledgements of a burst share a frame.
+const BATCH_FACTS: usize = 256;
+/// Offers in one acknowledgement, so that it fits a frame.
+const ACK_OFFERS: usize = 4096;
+
+/// Messages that the status shows.
+const MESSAGES_KEPT: usize = 100;
+
+/// What comes to the hub.
+pub enum Input {
+    /// From a link.
+    Notice(Notice),
+    /// From any other stage.
+    Fact(Fact),
+    /// Somebody asks how things are.
+    Status(Box<dyn FnOnce(StatusReport) + Send>),
+    /// Something to tell people that follows from no fact.
+    Tell(Message),
+    /// The end.
+    Stop,
+}
+
+/// Where the hub's orders go.
+pub struct Hub {
+    /// The state.
+    pub ledger: Ledger,
+    /// The PPU's ramdisk.
+    pub ramdisk: Arc<Root>,
+    /// To each storage's thread, in the order of their indices.
+    pub writers: Vec<Box<dyn Fn(CopyJob) + Send>>,
+    /// To the journal.
+    pub journal: Sender<(u64, Record)>,
+    /// To each detector with a session.
+    pub outlets: Vec<Option<Outlet>>,
+    /// What the status says beside the ledger's own.
+    pub describe: Box<dyn Fn(&mut StatusReport) + Send>,
+    /// The last messages, oldest first.
+    pub told: VecDeque<Told>,
+}
+
+/// A session's ear.
+pub struct Outlet {
+    messages: mpsc::UnboundedSender<FromPpu>,
+    expect: Arc<Expect>,
+}
+
+impl Hub {
+    /// Until [`Input::Stop`], or until nobody is left to speak.
+    pub fn run(mut self, inputs: &Receiver<Input>, mut orders: Vec<Order>) {
+        let mut next_tick = Instant::now();
+        loop {
+            let now = now();
+            if now.at >= next_tick {
+                next_tick = now.at + TICK;
+                self.tick(now, &mut orders);
+            }
+            self.ledger.work(now, &mut orders);
+            self.obey(&mut orders);
+            let mut input = match inputs.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut taken = 0;
+            while let Some(next) = input {
+                match next {
+                    Input::Stop => return,
+                    Input::Status(reply) => self.report(reply),
+                    Input::Tell(message) => orders.push(Order::Tell(message)),
+                    Input::Notice(notice) => self.notice(notice, &mut orders),
+                    Input::Fact(fact) => self.fact(fact, &mut orders),
+                }
+                taken += 1;
+                input = if taken < BATCH_FACTS { inputs.try_recv().ok() } else { None };
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Now, orders: &mut Vec<Order>) {
+        match self.ramdisk.space() {
+            Ok(space) => {
+                let free_inodes = if space.inodes_total == 0 { u64::MAX } else { space.inodes_free };
+                let space =
+                    Space { total_bytes: space.bytes_total, free_bytes: space.bytes_free, free_inodes };
+                self.ledger.apply(now, Fact::Space(space), orders);
+            }
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+
+    fn notice(&mut self, notice: Notice, orders: &mut Vec<Order>) {
+        let (detector, outlet) = match &notice {
+            Notice::Up { detector, outlet, expect, .. } => {
+                let outlet = Outlet { messages: outlet.clone(), expect: Arc::clone(expect) };
+                (*detector, Some(outlet))
+            }
+            Notice::Fact(Fact::LinkDown { detector, .. }) => (*detector, None),
+            Notice::Fact(_) => return self.notice_fact(notice, orders),
+        };
+        // What was meant for the session before must not reach the next one.
+        self.obey(orders);
+        self.outlets[detector.index()] = outlet;
+        self.notice_fact(notice, orders);
+    }
+
+    fn notice_fact(&mut self, notice: Notice, orders: &mut Vec<Order>) {
+        if let Notice::Fact(fact) = notice {
+            self.fact(fact, orders);
+        }
+    }
+
+    fn fact(&mut self, fact: Fact, orders: &mut Vec<Order>) {
+        self.ledger.apply(now(), fact, orders);
+    }
+
+    fn report(&self, reply: Box<dyn FnOnce(StatusReport) + Send>) {
+        let mut report = self.ledger.report(now());
+        (self.describe)(&mut report);
+        report.messages = self.told.iter().cloned().collect();
+        reply(report);
+    }
+
+    /// Carries out `orders` and leaves the list empty.
+    fn obey(&mut self, orders: &mut Vec<Order>) {
+        let mut acks = Acks::new(self.outlets.len());
+        for order in orders.drain(..) {
+            match order {
+                Order::Want { detector, wants } => {
+                    let Some(outlet) = &self.outlets[detector.index()] else { continue };
+                    let mut wanted = Vec::with_capacity(wants.len());
+                    for (want, job) in wants {
+                        outlet.expect.add(want.transfer, job);
+                        wanted.push(want);
+                    }
+                    self.say(detector, FromPpu::Want { wants: wanted });
+                }
+                Order::Have { detector, offers } => acks.have[detector.index()].extend(offers),
+                Order::AckLanded { detector, offers } => acks.landed[detector.index()].extend(offers),
+                Order::AckStored { detector, offers } => acks.stored[detector.index()].extend(offers),
+                Order::AnnounceShift { detector, shift } => {
+                    let source = shift.places.get(detector.index()).and_then(|place| place.source.clone());
+                    self.say(detector, FromPpu::ShiftBegan { shift: shift.id, source });
+                }
+                Order::Copy { storage, job } => (self.writers[storage.index()])(job),
+                Order::Record { sequence, record } => self.record(sequence, record),
+                Order::Tell(message) => self.tell(message),
+            }
+        }
+        acks.send(|detector, message| self.say(detector, message));
+    }
+
+    fn record(&self, sequence: u64, record: Record) {
+        if self.journal.send((sequence, record)).is_err() {
+            tracing::error!("the journal's thread has ended: nothing more will be called stored");
+        }
+    }
+
+    fn tell(&mut self, message: Message) {
+        tracing::warn!(code = ?message.code, short = message.short, "{}", message.long);
+        if self.told.len() == MESSAGES_KEPT {
+            self.told.pop_front();
+        }
+        self.told.push_back(Told { at_ms: now().wall_ms, message });
+    }
+
+    fn say(&self, detector: DetectorIndex, message: FromPpu) {
+        if let Some(outlet) = &self.outlets[detector.index()] {
+            // A session that has just ended needs nothing more.
+            let _ = outlet.messages.send(message);
+        }
+    }
+}
+
+/// Acknowledgements of one batch, per detector.
+struct Acks {
+    have: Vec<Vec<OfferId>>,
+    landed: Vec<Vec<OfferId>>,
+    stored: Vec<Vec<OfferId>>,
+}
+
+impl Acks {
+    fn new(detectors: usize) -> Self {
+        let empty = || vec![Vec::new(); detectors];
+        Self { have: empty(), landed: empty(), stored: empty() }
+    }
+
+    fn send(self, say: impl Fn(DetectorIndex, FromPpu)) {
+        // A detector hears that a file has landed before it hears that it is stored.
+        let kinds: [(Vec<Vec<OfferId>>, fn(Vec<OfferId>) -> FromPpu); 3] = [
+            (self.have, |offers| FromPpu::Have { offers }),
+            (self.landed, |offers| FromPpu::Landed { offers }),
+            (self.stored, |offers| FromPpu::Stored { offers }),
+        ];
+        for (offers, message) in kinds {
+            for (detector, offers) in offers.into_iter().enumerate() {
+                for page in offers.chunks(ACK_OFFERS) {
+                    say(DetectorIndex(detector as u16), message(page.to_vec()));
+                }
+            }
+        }
+    }
+}
+
+/// The time, for the ledger.
+pub(super) fn now() -> Now {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { at: Instant::now(), wall_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX) }
+}

@@ -1,0 +1,407 @@
+//! The PPU's role: start order, wiring, shutdown order.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ppu_config::{Ppu, StorageKind, Verify};
+use ppu_uring::Engine;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::engine::{self, EngineChoice};
+use super::hub::{Hub, Input, now};
+use super::lock::{LockError, StateLock};
+use super::runtime;
+use super::{key, restore, signals};
+use crate::journal::{self, JournalError, News, Origin};
+use crate::land::link::{Link, Notice, StartLanding};
+use crate::land::{landing, link};
+use crate::model::file_version::DetectorIndex;
+use crate::model::ledger::{DetectorSettings, Fact, Settings, StorageSettings};
+use crate::model::message::{Code, Message};
+use crate::model::path::RelPath;
+use crate::model::record::{LiveVersion, Record};
+use crate::model::replica_path::{Target, TargetError};
+use crate::model::shift::{Place, Shift, ShiftId};
+use crate::model::status::StatusReport;
+use crate::rooted::{Root, RootError, Staging};
+use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
+use crate::store::{self, writer::Writer};
+use crate::wire::handshake::{Key, PpuId};
+
+/// How long the end waits for a storage that hangs, and for the journal.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// Names this PPU towards its detectors, below the state directory.
+const PPU_ID_FILE: &str = "ppu-id";
+
+/// Why the daemon does not start; one line for people.
+#[derive(Debug, thiserror::Error)]
+pub enum PpuError {
+    /// A second daemon, or no state directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The key.
+    #[error(transparent)]
+    Key(#[from] key::KeyError),
+    /// The ramdisk.
+    #[error("ramdisk: {0}")]
+    Ramdisk(#[from] RootError),
+    /// A target.
+    #[error("detector {id}: target {target} {reason}")]
+    Target {
+        /// Whose.
+        id: String,
+        /// As configured.
+        target: String,
+        /// Why.
+        reason: TargetError,
+    },
+    /// A source or a user directory.
+    #[error("{what} {value}: {reason}")]
+    Path {
+        /// Which key.
+        what: &'static str,
+        /// As configured.
+        value: String,
+        /// Why.
+        reason: crate::model::path::PathError,
+    },
+    /// Neither engine.
+    #[error(transparent)]
+    Engine(#[from] ppu_uring::EngineError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A storage that can never be written as it is configured.
+    #[error("storage {id}: {reason}")]
+    Storage {
+        /// Which.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// Anything else.
+    #[error("{operation}: {source}")]
+    Io {
+        /// What was being done.
+        operation: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`PpuError`]: nothing was started.
+pub fn run(config: Ppu) -> Result<(), PpuError> {
+    signals::ignore_lease_and_pipe();
+    let _lock = StateLock::take(&config.state_dir)?;
+    let key = key::load(config.key_file.as_deref())?;
+    let engine = engine::choose(config.engine)?;
+    let id = ppu_id(&config.state_dir)?;
+    let ramdisk = Arc::new(Root::open(&config.ramdisk)?);
+    let staging = Arc::new(Staging::open(Arc::clone(&ramdisk))?);
+    staging.sweep()?;
+    check_ramdisk(&ramdisk);
+    let control = ControlSocket::bind(&config.interfaces.control)?;
+
+    let configured = configured_shift(&config)?;
+    let mut opened = open_journal(&config)?;
+    let (current, is_new) = restore::current_shift(&opened.loaded.shifts, &configured);
+    let (mut ledger, mut orders) =
+        restore::ledger(settings(&config), Arc::clone(&current), &mut opened, &ramdisk, staging.brands(), now());
+    if is_new {
+        ledger.note(Record::Shift((*current).clone()), &mut orders);
+        orders.rotate_right(1); // before the first version that belongs to it
+    }
+    let damaged = matches!(opened.origin, Origin::SetAside { .. });
+
+    let (inputs, hub_inputs) = mpsc::channel();
+    let journal = journal::start(opened.journal, report_journal(inputs.clone()));
+    let journal::Running { records, thread: journal_thread } = journal.map_err(io_error("start the journal's thread"))?;
+    let mut writers = Vec::new();
+    let mut outlets: Vec<Box<dyn Fn(crate::model::job::CopyJob) + Send>> = Vec::new();
+    for storage in 0..config.storages.len() {
+        let writer = start_writer(&config, storage, &engine, &ramdisk, inputs.clone())?;
+        outlets.push(writer.inlet());
+        writers.push(writer);
+    }
+    let hub = Hub {
+        ledger,
+        ramdisk: Arc::clone(&ramdisk),
+        writers: outlets,
+        journal: records,
+        outlets: config.detectors.iter().map(|_| None).collect(),
+        describe: describe(&config, engine.engine()),
+        told: opened
+            .loaded
+            .messages
+            .into_iter()
+            .map(|(at_ms, message)| crate::model::status::Told { at_ms, message })
+            .collect(),
+    };
+    let hub_thread = thread::Builder::new()
+        .name("ledger".into())
+        .spawn(move || hub.run(&hub_inputs, orders))
+        .map_err(io_error("start the ledger's thread"))?;
+    if damaged {
+        let long = "The journal was damaged and was set aside; a new one was begun from what is on the ramdisk. Counts of past shifts are \
+                    gone, files are not.";
+        let message = Message::new(Code::JournalError, "journal.db", long);
+        let _ = inputs.send(Input::Tell(message));
+    }
+
+    let start_landing = start_landing(&config, &engine, &staging, inputs.clone());
+    tracing::info!(shift = %current.id.stamp(), engine = %engine.engine(), "ppu-uringd ppu is running");
+    let served = runtime::block_on(
+        engine.engine(),
+        serve(&config, key, id, control, start_landing, inputs.clone()),
+    );
+    // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
+    let _ = inputs.send(Input::Stop);
+    drop(inputs);
+    let _ = hub_thread.join();
+    let deadline = Instant::now() + LAST_WAIT;
+    for writer in writers {
+        writer.stop(deadline);
+    }
+    // It ends by itself within its own time, also when its disk hangs.
+    let _ = journal_thread.join();
+    served.map_err(io_error("run the control plane"))?
+}
+
+/// The control plane, until a signal.
+async fn serve(
+    config: &Ppu,
+    key: Key,
+    ppu: PpuId,
+    control: ControlSocket,
+    start_landing: StartLanding,
+    inputs: mpsc::Sender<Input>,
+) -> Result<(), PpuError> {
+    let (stop, stopped) = watch::channel(false);
+    let mut links = JoinSet::new();
+    for (index, detector) in config.detectors.iter().enumerate() {
+        let link = Link {
+            detector: DetectorIndex(index as u16),
+            address: detector.address.clone(),
+            streams: detector.streams,
+            key: key.clone(),
+            ppu,
+        };
+        let inputs = inputs.clone();
+        let notify = move |notice: Notice| drop(inputs.send(Input::Notice(notice)));
+        links.spawn_local(link::run(link, notify, Arc::clone(&start_landing), stopped.clone()));
+    }
+    let answer = move |request: Request, answer: Answer| match request {
+        Request::Status => drop(inputs.send(Input::Status(Box::new(move |report| {
+            drop(answer.send(Response::Status(Box::new(report))));
+        })))),
+    };
+    tokio::select! {
+        served = control.serve(answer) => served?,
+        signal = signals::end() => tracing::info!("{signal}: stopping"),
+    }
+    let _ = stop.send(true);
+    let ended = tokio::time::timeout(LAST_WAIT, async { while links.join_next().await.is_some() {} });
+    if ended.await.is_err() {
+        tracing::warn!("a data connection does not end; leaving it");
+        links.shutdown().await;
+    }
+    Ok(())
+}
+
+fn start_landing(
+    config: &Ppu,
+    engine: &EngineChoice,
+    staging: &Arc<Staging>,
+    inputs: mpsc::Sender<Input>,
+) -> StartLanding {
+    let landing = landing::Landing {
+        staging: Arc::clone(staging),
+        verify: config.verify == Verify::Publish,
+        engine: engine.choice(),
+    };
+    let inputs = std::sync::Mutex::new(inputs);
+    Arc::new(move |connection, expect, ended| {
+        let inputs = inputs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let report = move |report| drop(inputs.send(Input::Fact(Fact::Landing(report))));
+        landing.start(connection, expect, report, ended)
+    })
+}
+
+fn start_writer(
+    config: &Ppu,
+    index: usize,
+    engine: &EngineChoice,
+    ramdisk: &Arc<Root>,
+    inputs: mpsc::Sender<Input>,
+) -> Result<Writer, PpuError> {
+    let storage = &config.storages[index];
+    let place = store::mount::Place {
+        target: storage.target.clone(),
+        mountpoint: storage.mountpoint.clone(),
+        allow_root_fs: storage.allow_root_fs,
+    };
+    let settings = store::writer::Settings {
+        id: storage.id.clone(),
+        place,
+        queue_depth: usize::from(storage.queue_depth),
+        direct: storage.direct,
+        preserve_uid: config.preserve_uid,
+        preserve_gid: config.preserve_gid,
+        engine: engine.choice(),
+    };
+    let report = move |report| drop(inputs.send(Input::Fact(Fact::Copying(report))));
+    Writer::start(settings, Arc::clone(ramdisk), report)
+        .map_err(|error| PpuError::Storage { id: storage.id.clone(), reason: error.to_string() })
+}
+
+fn open_journal(config: &Ppu) -> Result<journal::Opened<Vec<LiveVersion>>, JournalError> {
+    let detectors = config.detectors.iter().map(|detector| detector.id.clone()).collect();
+    let storages = config.storages.iter().map(|storage| storage.id.clone()).collect();
+    let settings = journal::Settings::new(&config.state_dir, detectors, storages);
+    journal::open(settings, |live: &mut Vec<LiveVersion>, version| live.push(version))
+}
+
+fn report_journal(inputs: mpsc::Sender<Input>) -> impl FnMut(News) + Send {
+    move |news| {
+        let fact = match news {
+            News::Committed { up_to } => Fact::Committed { up_to },
+            News::Trouble(text) => Fact::JournalTrouble(Some(text)),
+            News::Healed => Fact::JournalTrouble(None),
+        };
+        let _ = inputs.send(Input::Fact(fact));
+    }
+}
+
+fn settings(config: &Ppu) -> Settings {
+    Settings {
+        detectors: config
+            .detectors
+            .iter()
+            .map(|detector| DetectorSettings {
+                id: detector.id.as_str().into(),
+                address: detector.address.to_string(),
+            })
+            .collect(),
+        storages: config
+            .storages
+            .iter()
+            .map(|storage| StorageSettings {
+                id: storage.id.as_str().into(),
+                internal: storage.kind == StorageKind::Internal,
+                queue_depth: usize::from(storage.queue_depth),
+                copy_tries: storage.retries.saturating_add(1),
+                retry_pause: storage.retry_pause,
+                retry_pause_max: storage.retry_pause_max,
+            })
+            .collect(),
+    }
+}
+
+/// The shift that the configuration describes, if it began now.
+fn configured_shift(config: &Ppu) -> Result<Shift, PpuError> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut places = Vec::new();
+    for detector in &config.detectors {
+        let target = Target::parse(config.ramdisk.as_os_str().as_bytes(), detector.target.as_os_str().as_bytes());
+        let target = target.map_err(|reason| PpuError::Target {
+            id: detector.id.clone(),
+            target: detector.target.display().to_string(),
+            reason,
+        })?;
+        let source = detector.source.as_os_str().as_bytes();
+        let source = match source.trim_ascii() {
+            b"" => None,
+            source => Some(RelPath::new(source).map_err(|reason| PpuError::Path {
+                what: "source",
+                value: detector.source.display().to_string(),
+                reason,
+            })?),
+        };
+        places.push(Place { detector: detector.id.clone(), source, target });
+    }
+    Shift::new(ShiftId(now().wall_ms), config.uid, config.gid, &config.user_dir, places).map_err(|reason| PpuError::Path {
+        what: "user_dir",
+        value: config.user_dir.clone(),
+        reason,
+    })
+}
+
+/// Fills in what the ledger does not know.
+fn describe(config: &Ppu, engine: Engine) -> Box<dyn Fn(&mut StatusReport) + Send> {
+    let began = Instant::now();
+    let ramdisk = config.ramdisk.display().to_string();
+    let verify = config.verify == Verify::Publish;
+    let storages: Vec<(&str, String)> = config
+        .storages
+        .iter()
+        .map(|storage| {
+            let kind = match storage.kind {
+                StorageKind::Internal => "internal",
+                StorageKind::External => "external",
+                StorageKind::Optional => "optional",
+            };
+            (kind, storage.target.display().to_string())
+        })
+        .collect();
+    Box::new(move |report| {
+        report.daemon.software = crate::wire::handshake::SOFTWARE.to_owned();
+        report.daemon.pid = std::process::id();
+        report.daemon.uptime_s = began.elapsed().as_secs();
+        report.daemon.engine = engine.to_string();
+        report.daemon.verify = verify;
+        report.ramdisk.path.clone_from(&ramdisk);
+        for (storage, (kind, target)) in report.storages.iter_mut().zip(&storages) {
+            (*kind).clone_into(&mut storage.kind);
+            storage.target.clone_from(target);
+        }
+    })
+}
+
+fn check_ramdisk(ramdisk: &Root) {
+    let Ok(file_system) = ramdisk.file_system() else { return };
+    let path = ramdisk.path().display();
+    if !file_system.tmpfs {
+        tracing::warn!("ramdisk {path} is no tmpfs: landing is as slow as that file system is");
+    } else if file_system.huge.as_deref() != Some("within_size") {
+        tracing::warn!(
+            "ramdisk {path} is mounted without huge=within_size, with which landing is up to 2.7 times faster: \
+             mount -o remount,huge=within_size {path}"
+        );
+    }
+}
+
+/// Made once; the same PPU may replace its own dead session with a detector.
+fn ppu_id(state_dir: &Path) -> Result<PpuId, PpuError> {
+    let path: PathBuf = state_dir.join(PPU_ID_FILE);
+    let error = |operation: &str| io_error(format!("{operation} {}", path.display()));
+    match fs::read(&path) {
+        Ok(bytes) if bytes.len() == 16 => {
+            let mut id = [0; 16];
+            id.copy_from_slice(&bytes);
+            return Ok(PpuId(id));
+        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error("read")(source)),
+        _ => {}
+    }
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|source| error("make")(io::Error::other(source.to_string())))?;
+    fs::write(&path, id).map_err(error("write"))?;
+    Ok(PpuId(id))
+}
+
+fn io_error(operation: impl Into<String>) -> impl FnOnce(io::Error) -> PpuError {
+    let operation = operation.into();
+    move |source| PpuError::Io { operation, source }
+}

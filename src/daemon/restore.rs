@@ -1,0 +1,200 @@
+//! Filling the ledger at start: from the journal, compared with what is on the ramdisk (DESIGN: replay, compare, requeue).
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::journal::{Opened, Origin};
+use crate::model::file_version::{DetectorIndex, Hash, StorageIndex};
+use crate::model::job::Local;
+use crate::model::ledger::{Copy, CopyState, Ledger, Now, Order, Settings, Tally, Version};
+use crate::model::path::RelPath;
+use crate::model::record::{self, LiveVersion, Record};
+use crate::model::shift::{Shift, ShiftId};
+use crate::rooted::{BrandSpace, FileStat, Root};
+
+/// Read at a time when a file's content has to be compared.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// The shift to go on with: the journal's last one, if it is the one that the configuration describes; else a new one.
+pub(super) fn current_shift(shifts: &[Shift], configured: &Shift) -> (Arc<Shift>, bool) {
+    match shifts.last() {
+        // A directory with $SHIFT in it names the start of the shift that it was filled in for.
+        Some(last) if is_same(last, configured) => (Arc::new(last.clone()), false),
+        last => {
+            let after = last.map_or(i64::MIN, |last| last.id.0.saturating_add(1));
+            let id = ShiftId(configured.id.0.max(after));
+            (Arc::new(Shift { id, ..configured.clone() }), true)
+        }
+    }
+}
+
+fn is_same(last: &Shift, configured: &Shift) -> bool {
+    let stamp = (last.id.stamp(), configured.id.stamp());
+    let filled =
+        |shift: &Shift, stamp: &str| shift.user_dir.as_ref().map(|dir| dir.to_string().replace(stamp, ""));
+    (last.uid, last.gid, &last.places) == (configured.uid, configured.gid, &configured.places)
+        && filled(last, &stamp.0) == filled(configured, &stamp.1)
+}
+
+/// A ledger that knows what the journal knows, and what landed right before a crash.
+pub(super) fn ledger(
+    settings: Settings,
+    current: Arc<Shift>,
+    opened: &mut Opened<Vec<LiveVersion>>,
+    ramdisk: &Root,
+    brands: BrandSpace,
+    now: Now,
+) -> (Ledger, Vec<Order>) {
+    let mut out = Vec::new();
+    let (detectors, storages) = (settings.detectors.len(), settings.storages.len());
+    let ids: Vec<Arc<str>> = settings.detectors.iter().map(|detector| Arc::clone(&detector.id)).collect();
+    let mut ledger = Ledger::new(settings, Arc::clone(&current));
+    let began = Instant::now();
+
+    for shift in &opened.loaded.shifts {
+        ledger.restore_shift(Arc::new(shift.clone()));
+    }
+    for (shift, storage, tally) in &opened.loaded.tallies {
+        if storage.index() < storages {
+            let record::Tally { stored, superseded, lost, .. } = *tally;
+            ledger.restore_tally(*shift, *storage, Tally { stored, superseded, lost, ..Tally::default() });
+        }
+    }
+    ledger.restore_numbers(opened.loaded.next_version);
+    let live = std::mem::take(&mut opened.live);
+    let count = live.len();
+    for version in live {
+        if version.version.detector.index() < detectors {
+            restore(&mut ledger, version, storages, ramdisk, &mut out);
+        }
+    }
+    let adopted = adopt(&mut ledger, &current, &opened.loaded.shifts, &ids, ramdisk, brands, now, &mut out);
+    tracing::info!(
+        versions = count,
+        adopted,
+        ms = began.elapsed().as_millis() as u64,
+        journal = ?opened.origin,
+        "state restored"
+    );
+    if let Origin::SetAside { aside, why } = &opened.origin {
+        tracing::error!(
+            "the journal was damaged ({why}) and is kept as {}; a new one was begun from what is on the ramdisk",
+            aside.display()
+        );
+    }
+    (ledger, out)
+}
+
+fn restore(ledger: &mut Ledger, live: LiveVersion, storages: usize, ramdisk: &Root, out: &mut Vec<Order>) {
+    let LiveVersion { version, gone, copies } = live;
+    let mut states = vec![None; storages];
+    for (storage, state) in copies {
+        if let Some(slot) = states.get_mut(storage.index()) {
+            *slot = Some(match state {
+                record::CopyState::Stored => CopyState::Stored,
+                record::CopyState::Superseded | record::CopyState::Lost => CopyState::Superseded,
+                record::CopyState::Pending | record::CopyState::Failed { .. } => CopyState::Queued,
+            });
+        }
+    }
+    let open = states.iter().any(|state| matches!(state, None | Some(CopyState::Queued)));
+    let local = if open { intact(ramdisk, &version) } else { Some(version.local) };
+    let id = version.version;
+    let mut states_now = Vec::with_capacity(storages);
+    for (storage, state) in states.into_iter().enumerate() {
+        let state = state.unwrap_or_else(|| {
+            // A storage that was added to the configuration since gets what is still on the ramdisk.
+            if local.is_none() {
+                return CopyState::Superseded;
+            }
+            let storage = StorageIndex(storage as u16);
+            ledger.note(Record::Requeued { version: id, storage }, out);
+            CopyState::Queued
+        });
+        states_now.push(Copy { state, tries: 0 });
+    }
+    let version = Version {
+        detector: version.detector,
+        shift: version.shift,
+        path: version.path,
+        identity: version.identity,
+        settled: version.settled,
+        hash: version.hash,
+        mode: version.mode,
+        local: version.local,
+        offer: None,
+        on_detector: !gone,
+        seen: 0,
+        closed: None,
+        copies: states_now.into(),
+    };
+    ledger.restore(id, version, local);
+}
+
+/// The version's file on the ramdisk, if it is still that file with that content.
+fn intact(ramdisk: &Root, version: &record::Version) -> Option<Local> {
+    let (file, stat) = ramdisk.open_file(&version.at).ok()?;
+    let local = Local { ino: stat.ino, ctime_ns: stat.ctime_ns };
+    if local == version.local {
+        return Some(local);
+    }
+    // The same inode with another ctime: a chmod or a hard link does no harm, a write does.
+    let same = local.ino == version.local.ino && stat.size == version.identity.size;
+    (same && hash(&file)? == version.hash).then_some(local)
+}
+
+fn hash(file: &OwnedFd) -> Option<Hash> {
+    let mut hasher = twox_hash::XxHash3_128::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = 0;
+    loop {
+        match rustix::io::pread(file, &mut piece, at).ok()? {
+            0 => return Some(hasher.finish_128().into()),
+            count => {
+                hasher.write(&piece[..count]);
+                at += count as u64;
+            }
+        }
+    }
+}
+
+/// Takes in what landed but did not get into the journal; all of it where the journal was lost.
+#[allow(clippy::too_many_arguments)]
+fn adopt(
+    ledger: &mut Ledger,
+    current: &Shift,
+    shifts: &[Shift],
+    ids: &[Arc<str>],
+    ramdisk: &Root,
+    brands: BrandSpace,
+    now: Now,
+    out: &mut Vec<Order>,
+) -> usize {
+    let mut directories: Vec<Option<RelPath>> = shifts
+        .iter()
+        .chain([current])
+        .flat_map(|shift| &shift.places)
+        .map(|place| place.target.directory())
+        .collect();
+    directories.sort();
+    directories.dedup();
+    let mut adopted = 0;
+    for directory in directories {
+        let walked = ramdisk.walk(directory.as_ref(), |found| {
+            let Some(brand) = brands.read(&found.file) else { return };
+            let Some(index) = ids.iter().position(|id| **id == *brand.detector) else { return };
+            let FileStat { ino, ctime_ns, mode, .. } = found.stat;
+            let local = Local { ino, ctime_ns };
+            let detector = DetectorIndex(index as u16);
+            if ledger.adopt(now, detector, brand, &found.path, mode & 0o777, local, out) {
+                adopted += 1;
+            }
+        });
+        // A target that nothing has landed in yet does not exist.
+        if let Err(error) = walked {
+            tracing::debug!("{error}");
+        }
+    }
+    adopted
+}

@@ -1,0 +1,6 @@
+//! The PPU's half of the fetch: one link per detector, its session, its data connections, and the files they land.
+
+pub mod connect;
+pub mod expect;
+pub mod link;
+mod session;

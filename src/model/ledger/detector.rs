@@ -1,0 +1,97 @@
+//! A detector, as its sessions show it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
+
+use super::{Copy, Session, Version};
+use crate::model::file_version::{Hash, Identity, OfferId, VersionId};
+use crate::model::offer::{Heartbeat, Withdrawal};
+use crate::model::path::RelPath;
+use crate::model::shift::ShiftId;
+
+/// A detector, as its sessions show it.
+#[derive(Default)]
+pub(super) struct Detector {
+    pub(super) link: Link,
+    pub(super) session: Session,
+    pub(super) beat: Heartbeat,
+    pub(super) clock_offset_ns: Option<i64>,
+    pub(super) offers: HashMap<OfferId, Offer>,
+    /// Offers to be asked for, oldest first.
+    pub(super) waiting: BTreeSet<OfferId>,
+    /// Offers to be asked for again at that time.
+    pub(super) later: BTreeSet<(Instant, OfferId)>,
+    /// Landed versions under their offers of this session.
+    pub(super) landed: HashMap<OfferId, VersionId>,
+    /// Versions known to exist that no session has offered yet: offered to the session before, or fallen from the ramdisk
+    /// before they were stored.
+    pub(super) unresolved: HashMap<RelPath, Unresolved>,
+    pub(super) manifest: u64,
+    pub(super) wanted_files: u64,
+    pub(super) wanted_bytes: u64,
+    pub(super) blocked_since: Option<Instant>,
+    pub(super) counters: Counters,
+    /// For people.
+    pub(super) last_error: Option<String>,
+}
+
+/// What a detector's link is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Link {
+    #[default]
+    Never,
+    Up(Instant),
+    Down {
+        since: Instant,
+        reason: String,
+        refused: bool,
+    },
+}
+
+/// Since the daemon's start.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counters {
+    pub(super) landed_files: u64,
+    pub(super) landed_bytes: u64,
+    pub(super) integrity_errors: u64,
+}
+
+pub(super) struct Offer {
+    pub(super) path: RelPath,
+    pub(super) identity: Identity,
+    pub(super) shift: ShiftId,
+    pub(super) closed: Instant,
+    pub(super) known_hash: Option<Hash>,
+    pub(super) tries: u32,
+    pub(super) wanted: bool,
+    /// Said while it was wanted; counts if the transfer brings nothing.
+    pub(super) withdrawn: Option<Withdrawal>,
+    pub(super) told: bool,
+}
+
+impl Detector {
+    /// A landed version is known to the present session by this offer.
+    pub(super) fn link_offer(&mut self, offer: OfferId, id: VersionId, version: &mut Version) {
+        if let Some(before) = version.offer.replace(offer) {
+            self.landed.remove(&before);
+        }
+        self.landed.insert(offer, id);
+    }
+
+    pub(super) fn files_without_room(&self) -> u64 {
+        if self.blocked_since.is_some() { self.waiting.len() as u64 } else { 0 }
+    }
+
+    pub(super) fn unlink_offer(&mut self, version: &mut Version) {
+        if let Some(offer) = version.offer.take() {
+            self.landed.remove(&offer);
+        }
+    }
+}
+
+pub(super) struct Unresolved {
+    pub(super) shift: ShiftId,
+    pub(super) identity: Identity,
+    /// Had landed, and fell from the ramdisk before it was stored everywhere.
+    pub(super) fallen: Option<(VersionId, Box<[Copy]>)>,
+}

@@ -1,0 +1,152 @@
+//! The ledger's part of the status.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+
+use super::copies::Health as StorageHealth;
+use super::detector::Link as DetectorLink;
+use super::{Ledger, Now};
+use crate::model::file_version::{DetectorIndex, StorageIndex};
+use crate::model::shift::ShiftId;
+use crate::model::status::{
+    Amount, Copies, Counts, Daemon, Detector, Health, Journal, Latency, Link, LinkState, Percentiles,
+    Ramdisk, Rate, Room, STATUS_VERSION, Shift, StatusReport, Storage,
+};
+
+impl Ledger {
+    /// How things are. What the ledger does not know (process, paths, kinds, messages) is left empty, for its caller.
+    pub fn report(&self, now: Now) -> StatusReport {
+        let space = self.room.space();
+        StatusReport {
+            version: STATUS_VERSION,
+            at_ms: now.wall_ms,
+            daemon: Daemon {
+                software: String::new(),
+                pid: 0,
+                uptime_s: 0,
+                engine: String::new(),
+                verify: true,
+            },
+            ramdisk: Ramdisk {
+                path: String::new(),
+                room: Room { total_bytes: space.total_bytes, free_bytes: space.free_bytes },
+            },
+            journal: match &self.journal.trouble {
+                None => Journal::Ok,
+                Some(reason) => Journal::Error { reason: reason.clone() },
+            },
+            detectors: (0..self.detectors.len()).map(|d| self.report_detector(now, d)).collect(),
+            storages: (0..self.storages.len()).map(|s| self.report_storage(s)).collect(),
+            shifts: self.report_shifts(),
+            latency: Latency {
+                visible: percentiles(self.timing.visible.as_ref()),
+                stored: percentiles(self.timing.stored.as_ref()),
+            },
+            messages: Vec::new(),
+        }
+    }
+
+    fn report_detector(&self, now: Now, index: usize) -> Detector {
+        let settings = &self.settings.detectors[index];
+        let state = &self.detectors[index];
+        let beat = &state.beat;
+        let offered: u64 = state.offers.values().map(|offer| offer.identity.size).sum();
+        let (files_per_s, bytes_per_s) = self.timing.rate(now.at, DetectorIndex(index as u16));
+        let since = |at: Instant| now.wall_ms - now.at.saturating_duration_since(at).as_millis() as i64;
+        let link = match &state.link {
+            DetectorLink::Never => {
+                Link { state: LinkState::Connecting { reason: None }, since_ms: now.wall_ms }
+            }
+            DetectorLink::Up(at) => Link { state: LinkState::Connected, since_ms: since(*at) },
+            DetectorLink::Down { since: at, reason, refused } => {
+                let reason = reason.clone();
+                let state = match refused {
+                    true => LinkState::Refused { reason },
+                    false => LinkState::Connecting { reason: Some(reason) },
+                };
+                Link { state, since_ms: since(*at) }
+            }
+        };
+        Detector {
+            id: settings.id.to_string(),
+            address: settings.address.clone(),
+            link,
+            backlog: Amount {
+                files: beat.backlog_files + (state.offers.len() + state.unresolved.len()) as u64,
+                bytes: beat.backlog_bytes + offered,
+            },
+            in_flight: state.wanted_files,
+            no_room: state.files_without_room(),
+            landed: Amount { files: state.counters.landed_files, bytes: state.counters.landed_bytes },
+            rate: Rate { files_per_s, bytes_per_s },
+            clock_offset_ms: state.clock_offset_ns.map(|ns| ns as f64 / 1e6),
+            integrity_errors: state.counters.integrity_errors,
+            skipped: beat.skipped,
+            ramdisk: Room { total_bytes: beat.ramdisk_total, free_bytes: beat.ramdisk_free },
+            last_error: state.last_error.clone(),
+        }
+    }
+
+    fn report_storage(&self, index: usize) -> Storage {
+        let state = &self.storages[index];
+        Storage {
+            id: self.settings.storages[index].id.to_string(),
+            kind: String::new(),
+            target: String::new(),
+            health: match &state.health {
+                StorageHealth::Ok => Health::Ok,
+                StorageHealth::Unavailable(reason) => Health::Unavailable { reason: reason.clone() },
+                StorageHealth::Full(reason) => Health::Full { reason: reason.clone() },
+            },
+            in_flight: state.flying.len() as u64,
+            pending: self.tallies.pending(StorageIndex(index as u16)),
+        }
+    }
+
+    fn report_shifts(&self) -> Vec<Shift> {
+        let waiting = self.waiting_per_shift();
+        let shifts = self.shifts.values();
+        let report = |shift: &std::sync::Arc<crate::model::shift::Shift>| Shift {
+            start_ms: shift.id,
+            uid: shift.uid,
+            gid: shift.gid,
+            storages: (0..self.storages.len())
+                .map(|storage| {
+                    let mut tally = self.tallies.get(shift.id, StorageIndex(storage as u16));
+                    tally.pending += waiting.get(&shift.id).copied().unwrap_or(0);
+                    let storage = self.settings.storages[storage].id.to_string();
+                    Copies { storage, counts: Counts::from(tally) }
+                })
+                .collect(),
+        };
+        shifts.map(report).collect()
+    }
+
+    /// Versions that have not landed; they are pending on every storage.
+    fn waiting_per_shift(&self) -> BTreeMap<ShiftId, u64> {
+        let mut waiting = BTreeMap::new();
+        for detector in &self.detectors {
+            *waiting.entry(self.current.id).or_default() += detector.beat.backlog_files;
+            let offered = detector.offers.values().map(|offer| offer.shift);
+            let unresolved = detector.unresolved.values().map(|unresolved| unresolved.shift);
+            for shift in offered.chain(unresolved) {
+                *waiting.entry(shift).or_default() += 1;
+            }
+        }
+        waiting
+    }
+}
+
+fn percentiles(histogram: Option<&Histogram<u64>>) -> Percentiles {
+    let Some(histogram) = histogram.filter(|histogram| !histogram.is_empty()) else {
+        return Percentiles::default();
+    };
+    Percentiles {
+        files: histogram.len(),
+        p50_us: histogram.value_at_quantile(0.5),
+        p99_us: histogram.value_at_quantile(0.99),
+        max_us: histogram.max(),
+    }
+}

@@ -1,0 +1,177 @@
+//! Asking detectors for files, as far as there is room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::landings::Transfer;
+use super::{Ledger, Now, Order, UNCOMMITTED_RECORDS_MAX};
+use crate::model::file_version::{DetectorIndex, OfferId, TransferId};
+use crate::model::job::LandJob;
+use crate::model::message::{Code, Message};
+use crate::model::offer::Wanted;
+
+/// Files asked of one detector at a time.
+const WANTED_FILES_MAX: u64 = 256;
+/// Bytes asked of one detector at a time; one larger file may be asked for alone.
+const WANTED_BYTES_MAX: u64 = 256 << 20;
+/// How far a smaller file may be looked for behind one that does not fit.
+const PASSING_FILES_MAX: usize = 64;
+/// After that long nothing passes any more.
+const PASSING_TIME: Duration = Duration::from_secs(10);
+impl Ledger {
+    /// Asks every detector in turn for one file, oldest first, until nothing more fits.
+    pub(super) fn want(&mut self, now: Now, out: &mut Vec<Order>) {
+        for state in &mut self.detectors {
+            while let Some(&(at, id)) = state.later.first()
+                && at <= now.at
+            {
+                state.later.pop_first();
+                if state.offers.contains_key(&id) {
+                    state.waiting.insert(id);
+                }
+            }
+        }
+        if self.journal.next_sequence - self.journal.committed > UNCOMMITTED_RECORDS_MAX {
+            return;
+        }
+        let mut wants: Vec<Vec<(Wanted, LandJob)>> = self.detectors.iter().map(|_| Vec::new()).collect();
+        let mut asking: Vec<usize> =
+            (0..self.detectors.len()).filter(|&d| !self.detectors[d].waiting.is_empty()).collect();
+        while !asking.is_empty() {
+            asking.retain(|&d| {
+                let detector = DetectorIndex(d as u16);
+                let Some(offer) = self.next_fit(now, detector, out) else { return false };
+                if let Some(want) = self.ask(now, detector, offer, out) {
+                    wants[d].push(want);
+                }
+                true
+            });
+        }
+        for (d, wants) in wants.into_iter().enumerate() {
+            if !wants.is_empty() {
+                out.push(Order::Want { detector: DetectorIndex(d as u16), wants });
+            }
+        }
+    }
+
+    fn next_fit(&mut self, now: Now, detector: DetectorIndex, out: &mut Vec<Order>) -> Option<OfferId> {
+        let state = &mut self.detectors[detector.index()];
+        if state.wanted_files >= WANTED_FILES_MAX {
+            return None;
+        }
+        let oldest_blocked_for = state.blocked_since.map(|since| now.at - since);
+        let passing = match oldest_blocked_for {
+            Some(time) if time >= PASSING_TIME => 1,
+            _ => PASSING_FILES_MAX,
+        };
+        for (place, id) in state.waiting.iter().take(passing).enumerate() {
+            let Some(offer) = state.offers.get(id) else { continue };
+            let size = offer.identity.size;
+            if state.wanted_files > 0 && state.wanted_bytes.saturating_add(size) > WANTED_BYTES_MAX {
+                return None;
+            }
+            if self.room.fits(size) || !self.room.could_ever_hold(size) {
+                if place == 0 {
+                    state.blocked_since = None;
+                }
+                return Some(*id);
+            }
+            if place == 0 && state.blocked_since.is_none() {
+                state.blocked_since = Some(now.at);
+                let long = format!(
+                    "The PPU's ramdisk has no room for {} ({size} bytes). It waits on its detector; nothing is lost. Room comes back when \
+                     files leave the ramdisk.",
+                    offer.path
+                );
+                out.push(Order::Tell(Message::new(Code::DiskOverflow, "ramdisk", long)));
+            }
+        }
+        None
+    }
+
+    fn ask(
+        &mut self,
+        now: Now,
+        detector: DetectorIndex,
+        id: OfferId,
+        out: &mut Vec<Order>,
+    ) -> Option<(Wanted, LandJob)> {
+        let detector_id = Arc::clone(&self.settings.detectors[detector.index()].id);
+        let state = &mut self.detectors[detector.index()];
+        state.waiting.remove(&id);
+        let offer = state.offers.get_mut(&id)?;
+        let shift = self.shifts.get(&offer.shift).cloned();
+        let at = shift.as_ref().and_then(|shift| {
+            let place = shift.place(&detector_id)?;
+            place.target.landing(shift.user_dir.as_ref(), &offer.path).ok()
+        });
+        let held = match (shift, at) {
+            (None, _) => Err("its shift is not known here"),
+            (_, None) => Err("its path on the PPU would be too long"),
+            _ if !self.room.could_ever_hold(offer.identity.size) => {
+                Err("it is larger than the PPU's ramdisk")
+            }
+            (Some(shift), Some(at)) => Ok((shift, at)),
+        };
+        let (shift, at) = match held {
+            Ok(places) => places,
+            Err(reason) => {
+                if !std::mem::replace(&mut offer.told, true) {
+                    let path = offer.path.to_string();
+                    let long = format!("{path} of detector {detector_id} is held there: {reason}.");
+                    out.push(Order::Tell(Message::new(Code::LandError, path, long)));
+                }
+                self.ask_again(now, detector, id);
+                return None;
+            }
+        };
+        let transfer = TransferId(self.next_transfer);
+        self.next_transfer += 1;
+        offer.wanted = true;
+        let size = offer.identity.size;
+        state.wanted_files += 1;
+        state.wanted_bytes += size;
+        self.room.reserve(size);
+        let record = Transfer {
+            detector,
+            session: state.session,
+            offer: id,
+            path: offer.path.clone(),
+            size,
+            shift: shift.id,
+        };
+        self.transfers.insert(transfer, record);
+        let wanted = Wanted { transfer, offer: id, known_hash: offer.known_hash };
+        let (path, offered) = (offer.path.clone(), offer.identity);
+        Some((wanted, LandJob { detector, detector_id, shift, path, at, offered }))
+    }
+
+    /// A want's end: gives its reservation back.
+    pub(super) fn end_transfer(&mut self, id: TransferId, landed: bool) -> Option<Transfer> {
+        let transfer = self.transfers.remove(&id)?;
+        if landed {
+            self.room.land(transfer.size);
+        } else {
+            self.room.release(transfer.size);
+        }
+        let state = &mut self.detectors[transfer.detector.index()];
+        if state.session == transfer.session {
+            state.wanted_files = state.wanted_files.saturating_sub(1);
+            state.wanted_bytes = state.wanted_bytes.saturating_sub(transfer.size);
+            if let Some(offer) = state.offers.get_mut(&transfer.offer) {
+                offer.wanted = false;
+            }
+        }
+        Some(transfer)
+    }
+
+    /// What was said of an offer while it was on its way, now that it brought nothing.
+    pub(super) fn settle_withdrawn(&mut self, transfer: &Transfer, out: &mut Vec<Order>) -> bool {
+        let state = &self.detectors[transfer.detector.index()];
+        let Some(why) = state.offers.get(&transfer.offer).and_then(|offer| offer.withdrawn) else {
+            return false;
+        };
+        self.end_offer(transfer.detector, transfer.offer, why, out);
+        true
+    }
+}

@@ -1,0 +1,3 @@
+//! How others look at a running daemon, and steer it.
+
+pub mod control;

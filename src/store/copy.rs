@@ -1,0 +1,428 @@
+//! One copy from the ramdisk to a storage, as a state machine: it says what to do next and is told what came of it.
+//!
+//! Writing → written (size, identity of the source, owner, mode, time, brand) → synced → placed. The thread that drives
+//! it does the waiting.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+use ppu_uring::ops::{Data, Sync, Write};
+use ppu_uring::{AlignedBuf, Fd, Mapping, Op, PAGE_BYTES};
+use rustix::fs::{FallocateFlags, FileType, OFlags};
+use rustix::io::Errno;
+
+use super::mount::Unavailable;
+use super::writer::Settings;
+use crate::model::job::{CopyJob, CopyOutcome};
+use crate::model::path::{RelPath, printable};
+use crate::rooted::{
+    Attributes, DirAttributes, FileStat, Occupied, Publication, PublishError, Published, RootError, Staged,
+    Staging,
+};
+
+/// A file up to this size is written at once.
+const WHOLE_BYTES_MAX: u64 = 8 << 20;
+/// Larger ones in pieces of this size.
+const PIECE_BYTES: u64 = 4 << 20;
+/// Through a buffer, in pieces of this size.
+const BUFFER_BYTES: u64 = 1 << 20;
+/// Pieces of one file in flight: the next is queued while one is written. More bring nothing.
+const PIECES_IN_FLIGHT: usize = 2;
+/// Set-group-id of a directory: what is made in it belongs to its group.
+const SETGID: u32 = 0o2000;
+
+/// How the bytes get to the storage; each is tried when the one before it is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(super) enum Via {
+    /// O_DIRECT from the pages of the ramdisk: no copy by the CPU.
+    Mapping,
+    /// O_DIRECT from an aligned buffer.
+    Buffer,
+    /// Through the page cache.
+    Cache,
+}
+
+/// A copy on its way.
+pub(super) struct Copy {
+    source: OwnedFd,
+    stat: FileStat,
+    staged: Staged,
+    to: Fd,
+    via: Via,
+    mapping: Option<Mapping>,
+    spare: Option<AlignedBuf>,
+    /// Written up to here, or on its way.
+    next: u64,
+    /// To be written up to here: the length, for O_DIRECT rounded up to whole pages.
+    end: u64,
+    /// What short writes left over: offset, length.
+    left_over: Vec<(u64, u64)>,
+    in_flight: usize,
+    /// Made for it before it was placed.
+    new_directories: usize,
+}
+
+/// Why a copy does not go on as it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Setback {
+    /// It is over.
+    End(CopyOutcome),
+    /// The storage cannot be written this way: again from the start, the next way.
+    Refused(CopyOutcome),
+    /// The disk failed, and what it made of the file nobody knows: again, once, into a new file.
+    DiskError(CopyOutcome),
+}
+
+impl From<CopyOutcome> for Setback {
+    fn from(outcome: CopyOutcome) -> Self {
+        Self::End(outcome)
+    }
+}
+
+impl Copy {
+    /// Opens the landed file and a file for it in staging.
+    pub(super) fn begin(
+        job: &CopyJob,
+        settings: &Settings,
+        staging: &Staging,
+        via: Via,
+    ) -> Result<Self, Setback> {
+        let (source, stat, staged) = Self::open(job, settings, staging, via)?;
+        let page = PAGE_BYTES as u64;
+        Ok(Self {
+            source,
+            stat,
+            to: Fd::from(staged.file().clone()),
+            staged,
+            via,
+            mapping: None,
+            spare: None,
+            next: 0,
+            end: if via == Via::Cache { stat.size } else { stat.size.next_multiple_of(page) },
+            left_over: Vec::new(),
+            in_flight: 0,
+            new_directories: 0,
+        })
+    }
+
+    fn open(
+        job: &CopyJob,
+        settings: &Settings,
+        staging: &Staging,
+        via: Via,
+    ) -> Result<(OwnedFd, FileStat, Staged), Setback> {
+        if job.superseded.load(Ordering::Relaxed) {
+            return Err(CopyOutcome::Superseded.into());
+        }
+        let (source, stat) = settings.ramdisk.open_file(&job.from).map_err(|error| match error.errno {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL => {
+                CopyOutcome::SourceLost(error.to_string())
+            }
+            _ => CopyOutcome::Failed(error.to_string()),
+        })?;
+        if (stat.ino, stat.ctime_ns) != (job.local.ino, job.local.ctime_ns) {
+            return Err(source_changed(job).into());
+        }
+        let staged = staging.stage().map_err(|error| match error.errno {
+            // Not even a new file can be made: that is no fault of this one.
+            Errno::IO => CopyOutcome::Unavailable(error.to_string()),
+            _ => of_error(&error),
+        })?;
+        let name = |errno| shown(staging, &job.to, "open", errno);
+        if via != Via::Cache {
+            rustix::fs::fcntl_setfl(staged.file(), OFlags::DIRECT)
+                .map_err(|errno| Setback::Refused(of_errno(errno, name(errno))))?;
+        }
+        let pieces = stat.size.div_ceil(via.piece_bytes(stat.size).max(1));
+        if pieces > 1 {
+            match rustix::fs::fallocate(staged.file(), FallocateFlags::empty(), 0, stat.size) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                Err(errno) => return Err(of_errno(errno, shown(staging, &job.to, "allocate", errno)).into()),
+            }
+        }
+        Ok((source, stat, staged))
+    }
+
+    /// The next write, if one may be started now.
+    pub(super) fn next_write(&mut self, job: &CopyJob, staging: &Staging) -> Result<Option<Op>, Setback> {
+        let window = if self.via == Via::Mapping { PIECES_IN_FLIGHT } else { 1 };
+        if self.in_flight == window {
+            return Ok(None);
+        }
+        let (at, len) = match self.left_over.pop() {
+            Some(part) => part,
+            None if self.next == self.end => return Ok(None),
+            None => (self.next, self.via.piece_bytes(self.stat.size).min(self.end - self.next)),
+        };
+        let (data, start) = match self.via {
+            Via::Mapping => (Data::Mapped(self.mapping(job, staging)?), at as usize),
+            Via::Buffer | Via::Cache => (Data::Buf(self.read(job, at, len)?), 0),
+        };
+        self.next = self.next.max(at + len);
+        self.in_flight += 1;
+        let range = start..start + len as usize;
+        Ok(Some(Op::Write(Write { to: self.to.clone(), at, data, range })))
+    }
+
+    /// A write has ended.
+    pub(super) fn wrote(
+        &mut self,
+        job: &CopyJob,
+        write: Write,
+        result: std::io::Result<u32>,
+        staging: &Staging,
+    ) -> Result<(), Setback> {
+        self.in_flight -= 1;
+        let Write { at, data, range, .. } = write;
+        if let Data::Buf(buffer) = data {
+            self.spare = Some(buffer);
+        }
+        let asked = range.len() as u64;
+        let written = match result {
+            Ok(0) => Err(Errno::IO),
+            Ok(n) if u64::from(n) >= asked => Ok(asked),
+            Ok(n) if self.via == Via::Cache => Ok(n.into()),
+            // O_DIRECT goes on at a page's border only.
+            Ok(n) if n as usize >= PAGE_BYTES => Ok(u64::from(n) / PAGE_BYTES as u64 * PAGE_BYTES as u64),
+            Ok(_) => Err(Errno::INVAL),
+            Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        };
+        match written {
+            Ok(n) if n < asked => self.left_over.push((at + n, asked - n)),
+            Ok(_) => {}
+            Err(errno) => return Err(self.write_failed(job, errno, staging)),
+        }
+        Ok(())
+    }
+
+    /// All of it is.
+    pub(super) fn is_written(&self) -> bool {
+        self.next == self.end && self.in_flight == 0 && self.left_over.is_empty()
+    }
+
+    /// All is written: the file gets its length, what else it needs, and is still a copy of what it was begun from.
+    /// The sync that makes it durable is to be done next.
+    pub(super) fn finish(
+        &mut self,
+        job: &CopyJob,
+        settings: &Settings,
+        staging: &Staging,
+    ) -> Result<Op, Setback> {
+        let end =
+            |operation, errno| Setback::from(of_errno(errno, shown(staging, &job.to, operation, errno)));
+        rustix::fs::ftruncate(self.staged.file(), self.stat.size).map_err(|errno| end("truncate", errno))?;
+        let now =
+            FileStat::of(&self.source).map_err(|errno| CopyOutcome::Failed(format!("statx: {errno}")))?;
+        if (now.size, now.ctime_ns) != (self.stat.size, self.stat.ctime_ns) {
+            return Err(source_changed(job).into());
+        }
+        let (inherited, new_directories) = inherited_gid(job, settings, staging)?;
+        self.new_directories = new_directories;
+        publication(job, &self.stat, settings, inherited, |publication| {
+            staging.dress(&self.staged, publication)
+        })
+        .map_err(|error| of_error(&error))?;
+        Ok(Op::Sync(Sync { file: self.to.clone(), data_only: false }))
+    }
+
+    /// The sync has ended. Its failure is never answered by another sync of the same file.
+    pub(super) fn synced(
+        &self,
+        job: &CopyJob,
+        result: &std::io::Result<u32>,
+        staging: &Staging,
+    ) -> Result<(), Setback> {
+        let Err(error) = result else { return Ok(()) };
+        let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+        Err(disk_error(errno, shown(staging, &job.to, "sync", errno)))
+    }
+
+    /// Takes the final name, unless a newer version has landed.
+    pub(super) fn place(
+        self,
+        job: &CopyJob,
+        settings: &Settings,
+        staging: &Staging,
+    ) -> Result<Published, CopyOutcome> {
+        let Self { stat, staged, new_directories, .. } = self;
+        let placed =
+            publication(job, &stat, settings, None, |publication| staging.place(staged, publication));
+        let noted = |published: Published| {
+            let new_directories = published.new_directories.max(new_directories);
+            Published { new_directories, ..published }
+        };
+        placed.map(noted).map_err(|error| match error {
+            PublishError::Superseded => CopyOutcome::Superseded,
+            PublishError::Failed(error) => of_error(&error),
+            PublishError::Foreign { .. } => {
+                let at = staging.root().path().join(job.to.as_path());
+                CopyOutcome::Failed(format!("{}: {error}", shown_path(&at)))
+            }
+        })
+    }
+
+    fn mapping(&mut self, job: &CopyJob, staging: &Staging) -> Result<Mapping, Setback> {
+        if let Some(mapping) = &self.mapping {
+            return Ok(mapping.clone());
+        }
+        let len = usize::try_from(self.stat.size).unwrap_or(usize::MAX);
+        let mapping = Mapping::new(&self.source, len).map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::NOMEM);
+            Setback::Refused(CopyOutcome::Failed(shown(staging, &job.to, "map the source of", errno)))
+        })?;
+        Ok(self.mapping.insert(mapping).clone())
+    }
+
+    /// Reads a piece of the source into a buffer, zeros behind the file's end.
+    fn read(&mut self, job: &CopyJob, at: u64, len: u64) -> Result<AlignedBuf, Setback> {
+        let mut buffer = self.spare.take().unwrap_or_else(|| AlignedBuf::new(BUFFER_BYTES as usize));
+        let wanted = len.min(self.stat.size - at) as usize;
+        let mut read = 0;
+        while read < wanted {
+            match rustix::io::pread(&self.source, &mut buffer[read..wanted], at + read as u64) {
+                Ok(0) => return Err(source_changed(job).into()),
+                Ok(n) => read += n,
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    let text = format!("read {}: {errno}", job.from);
+                    return Err(CopyOutcome::Failed(text).into());
+                }
+            }
+        }
+        buffer[wanted..len as usize].fill(0);
+        Ok(buffer)
+    }
+
+    fn write_failed(&self, job: &CopyJob, errno: Errno, staging: &Staging) -> Setback {
+        let text = shown(staging, &job.to, "write", errno);
+        let truncated = || FileStat::of(&self.source).map_or(true, |now| now.size < self.stat.size);
+        match errno {
+            Errno::FAULT if truncated() => source_changed(job).into(),
+            Errno::INVAL | Errno::FAULT | Errno::OPNOTSUPP if self.via != Via::Cache => {
+                Setback::Refused(CopyOutcome::Failed(text))
+            }
+            _ => disk_error(errno, text),
+        }
+    }
+}
+
+impl Via {
+    /// What follows where this is refused.
+    pub(super) fn next(self) -> Option<Self> {
+        match self {
+            Self::Mapping => Some(Self::Buffer),
+            Self::Buffer => Some(Self::Cache),
+            Self::Cache => None,
+        }
+    }
+
+    fn piece_bytes(self, size: u64) -> u64 {
+        match self {
+            Self::Mapping if size <= WHOLE_BYTES_MAX => WHOLE_BYTES_MAX,
+            Self::Mapping => PIECE_BYTES,
+            Self::Buffer | Self::Cache => BUFFER_BYTES,
+        }
+    }
+}
+
+fn publication<T>(
+    job: &CopyJob,
+    stat: &FileStat,
+    settings: &Settings,
+    inherited_gid: Option<u32>,
+    then: impl FnOnce(&Publication<'_>) -> T,
+) -> T {
+    then(&Publication {
+        at: &job.to,
+        attributes: Attributes {
+            uid: settings.preserve_uid.then_some(job.uid),
+            gid: settings.preserve_gid.then_some(job.gid).or(inherited_gid),
+            mode: job.mode,
+            mtime_ns: stat.mtime_ns,
+        },
+        directories: &|path| directory_attributes(job, settings, path),
+        brand: &job.brand,
+        occupied: if settings.replace_other_shift { Occupied::Overwrite } else { Occupied::SetAside },
+        just_before_rename: &|| !job.superseded.load(Ordering::Relaxed),
+    })
+}
+
+/// The group that a file made in staging has not inherited from its directory, and how many directories had to be made
+/// to know.
+fn inherited_gid(
+    job: &CopyJob,
+    settings: &Settings,
+    staging: &Staging,
+) -> Result<(Option<u32>, usize), CopyOutcome> {
+    if settings.preserve_gid {
+        return Ok((None, 0));
+    }
+    let directories = |path: &RelPath| directory_attributes(job, settings, path);
+    let parent = job.to.parent();
+    let made = staging.make_dirs(parent.as_ref(), &directories).map_err(|error| of_error(&error))?;
+    let parent = FileStat::of(made.fd).map_err(|errno| CopyOutcome::Failed(format!("statx: {errno}")))?;
+    Ok(((parent.mode & SETGID != 0).then_some(parent.gid), made.new))
+}
+
+/// The ramdisk's directory that a storage's directory above this copy is a copy of.
+pub(super) fn counterpart(job: &CopyJob, directory: &RelPath) -> Option<RelPath> {
+    let (from, to) = (job.from.as_bytes(), job.to.as_bytes());
+    let private = from.strip_suffix(to)?;
+    if !(private.is_empty() || private.ends_with(b"/")) {
+        return None;
+    }
+    RelPath::new(&[private, directory.as_bytes()].concat()).ok()
+}
+
+fn directory_attributes(job: &CopyJob, settings: &Settings, directory: &RelPath) -> DirAttributes {
+    let like = counterpart(job, directory).and_then(|path| settings.ramdisk.stat(&path).ok());
+    match like {
+        Some(like) if like.kind() == FileType::Directory => DirAttributes {
+            uid: settings.preserve_uid.then_some(like.uid),
+            gid: settings.preserve_gid.then_some(like.gid),
+            mode: like.mode,
+        },
+        _ => DirAttributes { uid: None, gid: None, mode: 0o755 },
+    }
+}
+
+fn source_changed(job: &CopyJob) -> CopyOutcome {
+    CopyOutcome::SourceLost(format!("{} was changed or replaced on the ramdisk", job.from))
+}
+
+fn disk_error(errno: Errno, text: String) -> Setback {
+    match of_errno(errno, text) {
+        CopyOutcome::Failed(text) => Setback::DiskError(CopyOutcome::Failed(text)),
+        other => other.into(),
+    }
+}
+
+fn of_error(error: &RootError) -> CopyOutcome {
+    of_errno(error.errno, error.to_string())
+}
+
+/// Whose fault an error is: the storage's as a whole, or this copy's.
+pub(super) fn of_errno(errno: Errno, text: String) -> CopyOutcome {
+    match errno {
+        Errno::NOSPC | Errno::DQUOT => CopyOutcome::Full(text),
+        Errno::ROFS | Errno::STALE | Errno::NOTCONN | Errno::NODEV | Errno::NXIO | Errno::HOSTDOWN => {
+            CopyOutcome::Unavailable(text)
+        }
+        _ => CopyOutcome::Failed(text),
+    }
+}
+
+fn shown(staging: &Staging, to: &RelPath, operation: &str, errno: Errno) -> String {
+    format!("{operation} {}: {errno}", shown_path(&staging.root().path().join(to.as_path())))
+}
+
+fn shown_path(path: &std::path::Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    printable(path.as_os_str().as_bytes())
+}
+
+impl From<Unavailable> for CopyOutcome {
+    fn from(unavailable: Unavailable) -> Self {
+        Self::Unavailable(unavailable.0)
+    }
+}

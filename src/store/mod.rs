@@ -1,0 +1,11 @@
+//! From the PPU's ramdisk to a storage: durable before it is called stored, and only while it is mounted.
+
+mod copy;
+mod durable;
+pub mod mount;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod worker;
+pub mod writer;

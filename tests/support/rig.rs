@@ -1,0 +1,230 @@
+//! A detector and a PPU on this machine: mounts, configuration, both daemons.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ppu_uringd::model::status::{Counts, StatusReport};
+
+use super::daemon::{BINARY, Daemon};
+use super::mount::Mount;
+use super::wait_until;
+
+/// Owner of landed files: nobody that the tests run as.
+pub const UID: u32 = 12_345;
+pub const GID: u32 = 54_321;
+
+/// Everything of one test. Fields are dropped in order: daemons before mounts.
+pub struct Rig {
+    pub detectors: Vec<Option<Daemon>>,
+    pub ppu: Option<Daemon>,
+    pub detector_ramdisks: Vec<Mount>,
+    pub ppu_ramdisk: Mount,
+    pub storage: Mount,
+    pub dir: tempfile::TempDir,
+    pub ports: Vec<u16>,
+    pub options: Options,
+}
+
+/// What tests vary.
+#[derive(Clone)]
+pub struct Options {
+    pub detectors: usize,
+    pub detector_ramdisk: &'static str,
+    pub ppu_ramdisk: &'static str,
+    /// `ext4`, `xfs` or `tmpfs`.
+    pub storage: &'static str,
+    pub storage_megabytes: u64,
+    pub engine: &'static str,
+    pub streams: u16,
+    /// Lines for the top of ppu.toml.
+    pub ppu_extra: String,
+    /// Lines for detector.toml.
+    pub detector_extra: String,
+    /// Lines for `[[storage]]`.
+    pub storage_extra: String,
+    /// Where the PPU finds detector N, if not at its own port (a proxy).
+    pub via: Option<u16>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            detectors: 1,
+            detector_ramdisk: "size=2g,huge=within_size",
+            ppu_ramdisk: "size=2g,huge=within_size",
+            storage: "ext4",
+            storage_megabytes: 2048,
+            engine: "auto",
+            streams: 2,
+            ppu_extra: String::new(),
+            detector_extra: String::new(),
+            storage_extra: String::new(),
+            via: None,
+        }
+    }
+}
+
+impl Rig {
+    /// Mounts and configuration; no daemon yet.
+    pub fn prepare(options: Options) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("key"), "a key for tests\n").unwrap();
+        let storage = match options.storage {
+            "tmpfs" => Mount::tmpfs(&format!("size={}m", options.storage_megabytes)),
+            kind => Mount::image(kind, options.storage_megabytes),
+        };
+        let rig = Self {
+            detectors: (0..options.detectors).map(|_| None).collect(),
+            ppu: None,
+            detector_ramdisks: (0..options.detectors)
+                .map(|_| Mount::tmpfs(options.detector_ramdisk))
+                .collect(),
+            ppu_ramdisk: Mount::tmpfs(options.ppu_ramdisk),
+            storage,
+            dir,
+            ports: (0..options.detectors).map(|_| free_port()).collect(),
+            options,
+        };
+        for detector in 0..rig.options.detectors {
+            rig.write_detector_config(detector);
+        }
+        rig.write_ppu_config();
+        rig
+    }
+
+    /// Everything runs, and every link is up.
+    pub fn start(options: Options) -> Self {
+        let mut rig = Self::prepare(options);
+        for detector in 0..rig.options.detectors {
+            rig.start_detector(detector);
+        }
+        rig.start_ppu();
+        rig.wait_linked();
+        rig
+    }
+
+    pub fn start_detector(&mut self, detector: usize) {
+        let config = self.detector_config(detector);
+        self.detectors[detector] = Some(Daemon::start("detector", &config));
+    }
+
+    pub fn start_ppu(&mut self) {
+        self.ppu = Some(Daemon::start("ppu", &self.ppu_config()));
+    }
+
+    pub fn wait_linked(&self) {
+        wait_until("every detector is connected", || {
+            let Some(status) = self.status() else { return false };
+            let up = |d: &ppu_uringd::model::status::Detector| {
+                d.link.state == ppu_uringd::model::status::LinkState::Connected
+            };
+            status.detectors.iter().all(up)
+        });
+    }
+
+    pub fn detector_config(&self, detector: usize) -> PathBuf {
+        self.dir.path().join(format!("detector{detector}.toml"))
+    }
+
+    pub fn ppu_config(&self) -> PathBuf {
+        self.dir.path().join("ppu.toml")
+    }
+
+    pub fn write_detector_config(&self, detector: usize) {
+        let text = format!(
+            "listen = \"127.0.0.1:{}\"\nramdisk = {:?}\nkey_file = {:?}\nstate_dir = {:?}\nengine = {:?}\n{}\n",
+            self.ports[detector],
+            self.detector_ramdisks[detector].path(),
+            self.dir.path().join("key"),
+            self.dir.path().join(format!("detector{detector}.state")),
+            self.options.engine,
+            self.options.detector_extra,
+        );
+        std::fs::create_dir_all(self.dir.path().join(format!("detector{detector}.state"))).unwrap();
+        std::fs::write(self.detector_config(detector), text).unwrap();
+    }
+
+    pub fn write_ppu_config(&self) {
+        let dir = self.dir.path();
+        std::fs::create_dir_all(dir.join("ppu.state")).unwrap();
+        let ramdisk = self.ppu_ramdisk.path();
+        let mut text = format!(
+            "state_dir = {:?}\nramdisk = {ramdisk:?}\nuid = {UID}\ngid = {GID}\nuser_dir = \"$UID_$GID\"\nkey_file = {:?}\n\
+             engine = {:?}\n{}\n[interfaces]\nstatus = \"off\"\nmessages = \"off\"\nhttp = \"off\"\nfile_pipe = \"off\"\n\
+             control = {:?}\n",
+            dir.join("ppu.state"),
+            dir.join("key"),
+            self.options.engine,
+            self.options.ppu_extra,
+            self.control(),
+        );
+        for (detector, port) in self.ports.iter().enumerate() {
+            let port = self.options.via.unwrap_or(*port);
+            text += &format!(
+                "[[detector]]\nid = \"{detector}\"\naddress = \"127.0.0.1:{port}\"\ntarget = \"{}/./d{detector}\"\nstreams = {}\n",
+                ramdisk.display(),
+                self.options.streams,
+            );
+        }
+        let storage = self.storage.path();
+        text += &format!(
+            "[[storage]]\nid = \"internal\"\nkind = \"internal\"\ntarget = \"{}/data\"\nmountpoint = {storage:?}\n{}\n",
+            storage.display(),
+            self.options.storage_extra,
+        );
+        if nix::sys::statfs::statfs(storage).is_ok() {
+            std::fs::create_dir_all(storage.join("data")).unwrap();
+        }
+        std::fs::write(self.ppu_config(), text).unwrap();
+    }
+
+    fn control(&self) -> PathBuf {
+        self.dir.path().join("control.sock")
+    }
+
+    /// What `status --json` says; `None` while no daemon answers.
+    pub fn status(&self) -> Option<StatusReport> {
+        let output = Command::new(BINARY)
+            .args(["status", "--json", "--control"])
+            .arg(self.control())
+            .output()
+            .unwrap();
+        // Trouble is an exit code of its own; the report is there all the same.
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Of the internal storage, over all shifts.
+    pub fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for shift in self.status().map(|status| status.shifts).unwrap_or_default() {
+            let counts = &shift.storages[0].counts;
+            sum.produced += counts.produced;
+            sum.pending += counts.pending;
+            sum.copied += counts.copied;
+            sum.failed += counts.failed;
+            sum.superseded += counts.superseded;
+            sum.lost += counts.lost;
+        }
+        sum
+    }
+
+    /// Where detector N writes.
+    pub fn source(&self, detector: usize) -> &Path {
+        self.detector_ramdisks[detector].path()
+    }
+
+    /// Where its files land.
+    pub fn landing(&self, detector: usize) -> PathBuf {
+        self.ppu_ramdisk.path().join(format!("d{detector}/{UID}_{GID}"))
+    }
+
+    /// Where its files are stored.
+    pub fn stored(&self, detector: usize) -> PathBuf {
+        self.storage.path().join(format!("data/d{detector}/{UID}_{GID}"))
+    }
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

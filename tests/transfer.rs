@@ -1,0 +1,200 @@
+//! Whole ways: from the detector's ramdisk over TCP to the PPU's ramdisk and onto a real file system.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+
+use support::oracle::{check_all_stored, names, write};
+use support::rig::{Options, Rig};
+use support::{content, is_root, wait_until};
+
+/// Names that programs like to trip over.
+const ODD_NAMES: &[&[u8]] = &[
+    b"plain.cbf",
+    b"with space.cbf",
+    b"new\nline",
+    b"colon:name",
+    b"\xff\xfe not utf-8",
+    b"-rf",
+    b"~",
+    b"*?[a]",
+    b"\"quotes'`$(id)",
+    b"%2e%2e",
+    b".hidden",
+    b"tab\tname",
+    b"...",
+];
+
+fn odd_tree(rig: &Rig, detector: usize) {
+    let root = rig.source(detector);
+    for (n, name) in ODD_NAMES.iter().enumerate() {
+        let name = OsStr::from_bytes(name);
+        write(root, name, &content(n as u64, 1000 + n));
+        write(root, std::path::Path::new("dir").join(name).join("file"), &content(n as u64, 10));
+    }
+    write(root, "x".repeat(255), b"longest name");
+    let deep: std::path::PathBuf = std::iter::repeat_n("d", 60).collect();
+    write(root, deep.join("bottom"), b"deep");
+    std::fs::create_dir_all(root.join("empty/directory")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", root.join("link")).unwrap();
+    nix::unistd::mkfifo(&root.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+}
+
+fn sizes(rig: &Rig) {
+    let sizes = [0, 1, 4095, 4096, 4097, 65_536, 100_000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 6_200_000];
+    for (n, size) in sizes.into_iter().enumerate() {
+        write(rig.source(0), format!("sizes/{size}"), &content(n as u64, size));
+    }
+    for size in [(16 << 20) - 1, 16 << 20, (16 << 20) + 1, 100_000_001] {
+        write(rig.source(0), format!("large/{size}"), &content(size as u64, size));
+    }
+}
+
+fn odd_names_and_sizes(engine: &'static str, storage: &'static str) {
+    if !is_root("odd_names_and_sizes") {
+        return;
+    }
+    let rig = Rig::start(Options { engine, storage, detectors: 2, ..Options::default() });
+    odd_tree(&rig, 0);
+    sizes(&rig);
+    write(rig.source(1), "run/a_001.cbf", &content(7, 2_400_000));
+    let mode = std::fs::Permissions::from_mode(0o4755);
+    write(rig.source(1), "setuid", b"no");
+    std::fs::set_permissions(rig.source(1).join("setuid"), mode).unwrap();
+    let files = check_all_stored(&rig);
+    assert_eq!(files, 2 * ODD_NAMES.len() + 2 + 11 + 4 + 2);
+    assert!(!rig.landing(0).join("empty").exists(), "empty directories are not transferred");
+    assert!(rig.landing(0).join("link").symlink_metadata().is_err(), "symlinks are not transferred");
+    let status = rig.status().unwrap();
+    assert!(status.detectors[0].skipped >= 3, "skipped things are counted: {:?}", status.detectors[0]);
+}
+
+#[test]
+fn odd_names_and_sizes_uring_ext4() {
+    odd_names_and_sizes("uring", "ext4");
+}
+
+#[test]
+fn odd_names_and_sizes_syscall_xfs() {
+    odd_names_and_sizes("syscall", "xfs");
+}
+
+#[test]
+fn twenty_thousand_small_files() {
+    if !is_root("twenty_thousand_small_files") {
+        return;
+    }
+    let rig = Rig::start(Options::default());
+    for n in 0..20_000u64 {
+        write(rig.source(0), format!("run{}/{n}", n % 7), &content(n, 500 + n as usize % 100));
+    }
+    assert_eq!(check_all_stored(&rig), 20_000);
+    let counts = rig.counts();
+    assert_eq!((counts.produced, counts.copied), (20_000, 20_000), "{counts:?}");
+}
+
+#[test]
+fn one_gigabyte() {
+    if !is_root("one_gigabyte") {
+        return;
+    }
+    let rig = Rig::start(Options { storage: "xfs", storage_megabytes: 4096, ..Options::default() });
+    write(rig.source(0), "big", &content(3, (1 << 30) + 12_345));
+    assert_eq!(check_all_stored(&rig), 1);
+}
+
+#[test]
+fn a_newer_version_replaces_the_older_one() {
+    if !is_root("a_newer_version_replaces_the_older_one") {
+        return;
+    }
+    let rig = Rig::start(Options::default());
+    for version in 0..30 {
+        write(rig.source(0), "master.h5", &content(version, 10_000 + version as usize));
+        write(rig.source(0), "same_size", &content(version, 10_000));
+        if version % 10 == 0 {
+            check_all_stored(&rig);
+        }
+    }
+    assert_eq!(check_all_stored(&rig), 2);
+}
+
+#[test]
+fn a_close_without_change_is_not_a_new_version() {
+    if !is_root("a_close_without_change_is_not_a_new_version") {
+        return;
+    }
+    let rig = Rig::start(Options::default());
+    write(rig.source(0), "a", &content(1, 50_000));
+    check_all_stored(&rig);
+    let before = rig.status().unwrap().detectors[0].landed;
+    for _ in 0..10 {
+        drop(std::fs::File::options().write(true).open(rig.source(0).join("a")).unwrap());
+    }
+    // A later file has passed through: so have the closes before it.
+    write(rig.source(0), "b", b"later");
+    check_all_stored(&rig);
+    let landed = rig.status().unwrap().detectors[0].landed;
+    assert_eq!(landed.files, before.files + 1, "only the later file travelled");
+}
+
+#[test]
+fn files_that_were_there_before_anybody_looked() {
+    if !is_root("files_that_were_there_before_anybody_looked") {
+        return;
+    }
+    let mut rig = Rig::prepare(Options::default());
+    for n in 0..500 {
+        write(rig.source(0), format!("early/{n}"), &content(n, 3000));
+    }
+    rig.start_ppu();
+    rig.start_detector(0);
+    rig.wait_linked();
+    assert_eq!(check_all_stored(&rig), 500);
+}
+
+#[test]
+fn a_file_open_for_writing_is_not_sent() {
+    if !is_root("a_file_open_for_writing_is_not_sent") {
+        return;
+    }
+    use std::io::Write;
+    let rig = Rig::start(Options::default());
+    let path = rig.source(0).join("growing");
+    let mut first = std::fs::File::create(&path).unwrap();
+    first.write_all(b"one ").unwrap();
+    // One descriptor closes; the other still writes.
+    drop(std::fs::File::options().write(true).open(&path).unwrap());
+    write(rig.source(0), "marker", b"m");
+    wait_until("the marker has landed", || rig.landing(0).join("marker").exists());
+    assert!(!rig.landing(0).join("growing").exists());
+    first.write_all(b"two").unwrap();
+    drop(first);
+    wait_until("the file has landed", || rig.landing(0).join("growing").exists());
+    assert_eq!(std::fs::read(rig.landing(0).join("growing")).unwrap(), b"one two");
+    assert_eq!(check_all_stored(&rig), 2);
+}
+
+#[test]
+fn source_limits_what_is_taken() {
+    if !is_root("source_limits_what_is_taken") {
+        return;
+    }
+    let mut rig = Rig::prepare(Options::default());
+    let config = std::fs::read_to_string(rig.ppu_config()).unwrap();
+    std::fs::write(rig.ppu_config(), config.replace("target = \"", "source = \"/images\"\ntarget = \""))
+        .unwrap();
+    write(rig.source(0), "other/no", b"no");
+    write(rig.source(0), "images/run/yes", b"yes");
+    rig.start_detector(0);
+    rig.start_ppu();
+    wait_until("the file has landed", || rig.landing(0).join("run/yes").exists());
+    write(rig.source(0), "other/no2", b"no");
+    write(rig.source(0), "images/yes2", b"yes");
+    wait_until("the second file has landed", || rig.landing(0).join("yes2").exists());
+    assert_eq!(names(&rig.landing(0)).len(), 2);
+}

@@ -1,0 +1,76 @@
+//! System calls that neither rustix nor nix offers, or not safely.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::OnceLock;
+
+/// pwrite(2) from an address that no reference can be made to.
+///
+/// # Safety
+/// `len` bytes at `from` belong to the caller, as far as they are mapped: pages that a truncation took away are reported as
+/// EFAULT.
+///
+/// # Errors
+/// Those of pwrite(2).
+pub(crate) unsafe fn pwrite(to: impl AsFd, from: *const u8, len: usize, at: u64) -> io::Result<usize> {
+    let at = i64::try_from(at).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    // SAFETY: the kernel only reads the bytes, and checks the address itself.
+    let written = unsafe { libc::pwrite64(to.as_fd().as_raw_fd(), from.cast(), len, at) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
+}
+
+/// Whether anybody holds `file` open for writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// Nobody.
+    None,
+    /// Somebody.
+    Some,
+    /// The file system has no leases, or the file is not ours.
+    Unknown,
+}
+
+/// Probes for open writers of `file` (opened for reading only) by taking a read lease and giving it back at once. While it is held,
+/// opening the file for writing would be delayed and we would get SIGIO, which the process must therefore ignore.
+pub fn writers(file: impl AsFd) -> Writers {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: F_SETLEASE takes an int and touches no memory.
+    let set = |lease: libc::c_int| unsafe { libc::fcntl(fd, libc::F_SETLEASE, lease) };
+    if set(libc::F_RDLCK) == 0 {
+        set(libc::F_UNLCK);
+        return Writers::None;
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::EAGAIN) => Writers::Some,
+        _ => Writers::Unknown,
+    }
+}
+
+/// The signal that ends a blocked system call of one of our worker threads. SIGURG: ignored by default, left alone by debuggers
+/// and C libraries, and of no other use as nobody sends out-of-band data.
+const INTERRUPT: libc::c_int = libc::SIGURG;
+
+/// Makes `interrupt` work: installs, once, a handler that does nothing, so that the signal ends system calls with EINTR.
+pub(crate) fn allow_interrupts() -> io::Result<()> {
+    static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
+    extern "C" fn nothing(_: libc::c_int) {}
+    INSTALLED
+        .get_or_init(|| {
+            // SAFETY: all zeros is a valid sigaction: no flags (so no SA_RESTART), an empty mask.
+            let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+            action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+            // SAFETY: the handler does nothing, which is async-signal-safe.
+            match unsafe { libc::sigaction(INTERRUPT, &action, std::ptr::null_mut()) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)),
+            }
+        })
+        .map_err(io::Error::from_raw_os_error)
+}
+
+/// Ends the system call in which a thread is blocked, if it is. Needs [`allow_interrupts`].
+pub(crate) fn interrupt(thread: &std::thread::JoinHandle<()>) {
+    use std::os::unix::thread::JoinHandleExt;
+    // SAFETY: the handle is not joined, so the thread's id is valid even if it has ended.
+    unsafe { libc::pthread_kill(thread.as_pthread_t(), INTERRUPT) };
+}
