@@ -9,4 +9,5 @@ pub mod rooted;
 pub mod serve;
 pub mod simulate;
 pub mod store;
+pub mod watch;
 pub mod wire;
