@@ -141,6 +141,9 @@ impl<B: FnMut(u64, &Op), A: FnMut(u64, &mut Done)> Driver for Watched<B, A> {
     fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         self.inner.wait(at_most)
     }
+    fn wait_all(&mut self) -> io::Result<()> {
+        self.inner.wait_all()
+    }
     fn reap(&mut self) -> Option<Done> {
         let mut done = self.inner.reap()?;
         (self.after)(self.reaped, &mut done);
