@@ -2,11 +2,14 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 /// Alignment of buffers, and of offsets and lengths that every O_DIRECT file system accepts. Bytes.
 pub const PAGE_BYTES: usize = 4096;
+
+const PAGE: NonZeroUsize = NonZeroUsize::new(PAGE_BYTES).expect("a page has bytes");
 
 /// An owned, zero-initialised buffer whose address is a multiple of [`PAGE_BYTES`]. It never moves or grows, so the kernel may
 /// hold its address while the value itself is moved.
@@ -16,8 +19,11 @@ pub struct AlignedBuf {
 }
 
 impl AlignedBuf {
-    /// `len` zero bytes. Aborts the process when memory is exhausted, as every allocation of the standard library does.
+    /// `len` zero bytes; none take no memory. Aborts the process when memory is exhausted, as every allocation of the standard library does.
     pub fn new(len: usize) -> Self {
+        if len == 0 {
+            return Self { start: NonNull::without_provenance(PAGE), len };
+        }
         let layout = layout(len);
         // SAFETY: the layout's size is at least one page, never zero.
         let start =
@@ -34,8 +40,10 @@ fn layout(len: usize) -> Layout {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with the layout of the same length.
-        unsafe { dealloc(self.start.as_ptr(), layout(self.len)) }
+        if self.len > 0 {
+            // SAFETY: allocated in `new` with the layout of the same length.
+            unsafe { dealloc(self.start.as_ptr(), layout(self.len)) }
+        }
     }
 }
 
