@@ -69,6 +69,16 @@ impl From<ppu_config::ConfigError> for Failure {
     }
 }
 
+/// SIGTERM comes when the parent ends, however it ends; a parent that has ended already is noticed too.
+fn exit_with_parent() -> Result<(), Failure> {
+    use nix::sys::{prctl, signal::Signal};
+    prctl::set_pdeathsig(Signal::SIGTERM).map_err(|errno| Failure::failed(format!("prctl: {errno}")))?;
+    if nix::unistd::getppid().as_raw() == 1 {
+        return Err(Failure::failed("the process that started this one has ended"));
+    }
+    Ok(())
+}
+
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),

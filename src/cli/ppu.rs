@@ -22,11 +22,17 @@ pub(super) struct Args {
     /// ppu.toml; the shipped config/ppu.toml explains every key
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// End when the process that started this one ends; for `demo`
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let Checked { config, warnings } = Ppu::load(&args.config)?;
     logging::init(&config.log)?;
+    if args.exit_with_parent {
+        super::exit_with_parent()?;
+    }
     for warning in warnings {
         tracing::warn!("{warning}");
     }
