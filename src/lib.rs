@@ -10,4 +10,5 @@ pub mod send;
 pub mod serve;
 pub mod simulate;
 pub mod store;
+pub mod watch;
 pub mod wire;

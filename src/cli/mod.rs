@@ -2,10 +2,11 @@
 
 mod config_check;
 mod demo;
+mod detector;
 mod log_file;
-#[expect(dead_code, reason = "for the daemons")]
 mod logging;
 mod machine;
+mod ppu;
 mod simulate;
 mod size;
 mod status;
@@ -34,6 +35,8 @@ enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     Demo(demo::Args),
+    Detector(detector::Args),
+    Ppu(ppu::Args),
     Simulate(simulate::Args),
     Status(status::Args),
 }
@@ -66,10 +69,22 @@ impl From<ppu_config::ConfigError> for Failure {
     }
 }
 
+/// SIGTERM comes when the parent ends, however it ends; a parent that has ended already is noticed too.
+fn exit_with_parent() -> Result<(), Failure> {
+    use nix::sys::{prctl, signal::Signal};
+    prctl::set_pdeathsig(Signal::SIGTERM).map_err(|errno| Failure::failed(format!("prctl: {errno}")))?;
+    if nix::unistd::getppid().as_raw() == 1 {
+        return Err(Failure::failed("the process that started this one has ended"));
+    }
+    Ok(())
+}
+
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Detector(args) => detector::run(&args),
+        Command::Ppu(args) => ppu::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
     };

@@ -1,13 +1,12 @@
 //! Wiring and shutdown order of both roles; nothing else.
 
+pub mod detector;
 mod engine;
-pub mod hub;
+mod hub;
 mod key;
 mod lock;
-//pub mod ppu;
+pub mod ppu;
 mod restore;
 mod runtime;
+mod sending;
 mod signals;
-
-pub use key::KeyError;
-pub use lock::LockError;

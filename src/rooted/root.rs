@@ -135,7 +135,7 @@ impl Root {
         openat2(self.dir.as_fd(), path, flags)
     }
 
-    pub(super) fn error(&self, operation: &'static str, path: Option<&RelPath>, errno: Errno) -> RootError {
+    pub(crate) fn error(&self, operation: &'static str, path: Option<&RelPath>, errno: Errno) -> RootError {
         let whole = path.map_or_else(|| self.path.clone(), |path| self.path.join(path.as_path()));
         RootError { operation, path: printable_path(&whole), errno }
     }

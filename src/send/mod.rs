@@ -1,6 +1,8 @@
-//! The detector's end of the data connections: files that the PPU wants, read, hashed, sent.
+//! The detector's half of the fetch: connections from the PPU, its session, and the streams that send files.
 
 pub mod jobs;
+pub mod listen;
+pub mod session;
 pub mod settle;
 mod source;
 mod spliced;

@@ -147,6 +147,8 @@ struct Entry {
     fresh: bool,
     /// Was really closed, and the PPU counts it nowhere yet.
     produced: bool,
+    /// It was on offer when a session ended: that PPU counts it, unless it is offered again.
+    told: bool,
     /// The PPU has this file as it was before what is on offer now.
     landed: bool,
     /// No later write can leave the identity equal.
@@ -273,18 +275,19 @@ impl Catalog {
             State::Landed => {}
             State::Vanishing(_) if entry.offer != NO_OFFER => self.withdraw(slot, Withdrawal::Replaced),
             State::Vanishing(_) | State::Ghost => {
-                if !entry.landed && !same_content(&entry.identity, &identity) {
+                if !entry.landed && !entry.told && !same_content(&entry.identity, &identity) {
                     entry.superseded = entry.superseded.saturating_add(1);
                 }
             }
             State::Waiting | State::Outside | State::Open => {
-                if changed && entry.produced {
+                if changed && entry.produced && !entry.told {
                     entry.superseded = entry.superseded.saturating_add(1);
                 }
             }
         }
         let entry = &mut self.files[slot];
         entry.produced |= changed || !entry.landed;
+        entry.told &= !changed;
         self.renew(slot, identity, at);
         self.settle_moved(slot);
     }
@@ -344,6 +347,7 @@ impl Catalog {
             since: Since::Nothing,
             fresh: produced,
             produced,
+            told: false,
             landed: false,
             settled: false,
         };

@@ -58,7 +58,11 @@ impl Catalog {
                     self.files[slot].fresh = false;
                     self.vanish(now, slot);
                 }
-                (State::Offered | State::Sending | State::Sent, _) => self.wait(slot),
+                (State::Offered | State::Sending | State::Sent, since) => {
+                    self.files[slot].told = since != Since::Newer;
+                    self.wait(slot);
+                }
+                (State::Vanishing(_), _) => self.files[slot].told = true,
                 _ => {}
             }
         }
@@ -221,6 +225,7 @@ impl Catalog {
             session.unanswered += 1;
             entry.offer = OfferId(session.last_offer);
             entry.state = State::Offered;
+            entry.told = false;
             session.offers.insert(entry.offer, slot);
             files.push(Offered {
                 offer: entry.offer,
