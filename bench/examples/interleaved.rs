@@ -1,5 +1,6 @@
 //! The contenders of `benches/landing.rs`, in turns, so that what else the machine does hits all of them: medians, and processor time.
-//! `cargo run --release -p ppu-bench --example interleaved -- [ROUNDS] [SIZE...]`, as root.
+//! `cargo run --release -p ppu-bench --example interleaved -- [ROUNDS] [SIZE...]`, as root. `ONLY=uring` leaves the others
+//! out, to be profiled.
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ const CONTENDERS: [Contender; 5] = [
 
 fn main() {
     let mut arguments = std::env::args().skip(1).map(|a| a.parse::<usize>().expect("a number"));
+    let only = std::env::var("ONLY").ok();
     let rounds = arguments.next().unwrap_or(7);
     let mut sizes: Vec<usize> = arguments.collect();
     if sizes.is_empty() {
@@ -32,7 +34,10 @@ fn main() {
         let work = Work::of(&arena, count).expect("files");
         let mut results = vec![Vec::new(); CONTENDERS.len()];
         for _ in 0..rounds {
-            for ((_, run), results) in CONTENDERS.iter().zip(&mut results) {
+            for ((name, run), results) in CONTENDERS.iter().zip(&mut results) {
+                if only.as_ref().is_some_and(|only| only != name) {
+                    continue;
+                }
                 arena.warm(work.bytes).expect("memory");
                 let before = cpu();
                 let took = run(&arena, &work, count);
@@ -41,7 +46,7 @@ fn main() {
         }
         println!("{count} × {size} B, {rounds} rounds: median GB/s (best), median CPU s/GB (best)");
         let gb = work.bytes as f64 / 1e9;
-        for ((name, _), results) in CONTENDERS.iter().zip(results) {
+        for ((name, _), results) in CONTENDERS.iter().zip(results).filter(|(_, results)| !results.is_empty()) {
             let (took, cpu): (Vec<f64>, Vec<f64>) = results.into_iter().unzip();
             let ((took, best), (cpu, least)) = (median(took), median(cpu));
             println!("  {name:20} {:6.2} ({:5.2})   {:6.3} ({:.3})", gb / took, gb / best, cpu / gb, least / gb);

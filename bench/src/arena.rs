@@ -25,6 +25,8 @@ pub struct Arena {
 /// in step with what lands.
 struct Ballast {
     file: File,
+    /// May be free.
+    due: u64,
     freed: u64,
     size: u64,
 }
@@ -39,7 +41,7 @@ impl Arena {
         let options = c"huge=within_size,size=10g,mode=700";
         mount("ppu-bench", dir.path(), "tmpfs", MountFlags::empty(), Some(options))?;
         let file = File::options().create(true).truncate(true).write(true).open(dir.path().join("ballast"))?;
-        let arena = Self { dir, ballast: Mutex::new(Ballast { file, freed: 0, size: 0 }) };
+        let arena = Self { dir, ballast: Mutex::new(Ballast { file, due: 0, freed: 0, size: 0 }) };
         fs::create_dir(arena.source())?;
         fs::create_dir(arena.target())?;
         Ok(arena)
@@ -83,12 +85,12 @@ impl Arena {
             ballast.file.write_all_at(&block, at)?;
             at += BLOCK_BYTES as u64;
         }
-        ballast.freed = 0;
+        (ballast.due, ballast.freed) = (0, 0);
         ballast.size = at;
         ballast.free(AHEAD_BYTES)
     }
 
-    /// `bytes` have landed: so much is freed for what lands next.
+    /// `bytes` have landed: so much is freed for what lands next, in whole huge pages.
     ///
     /// # Errors
     /// Those of fallocate(2).
@@ -108,7 +110,8 @@ impl Arena {
 
 impl Ballast {
     fn free(&mut self, bytes: u64) -> io::Result<()> {
-        let bytes = bytes.min(self.size - self.freed);
+        self.due = (self.due + bytes).min(self.size);
+        let bytes = (self.due - self.freed) / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         if bytes > 0 {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             rustix::fs::fallocate(&self.file, flags, self.freed, bytes)?;

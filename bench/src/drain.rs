@@ -63,7 +63,8 @@ impl Plane {
             let report = move |landed| drop(report.send(landed));
             landing.start(far, Arc::clone(&expect), report, ended.clone())?;
             let (jobs, source) = (Arc::clone(&jobs), arena.source());
-            threads.push(std::thread::spawn(move || send(near, &jobs, &source, engine)));
+            let sending = move || send(near, &jobs, &source, engine);
+            threads.push(std::thread::Builder::new().name("send".to_owned()).spawn(sending)?);
         }
         Ok(Self { jobs, expect, landed, threads, ends })
     }
@@ -123,14 +124,15 @@ impl Work {
     }
 }
 
-/// Both ends of a tuned loopback connection: cubic, whatever the host's default.
+/// Both ends of a tuned loopback connection, the sending one first: cubic, whatever the host's default.
 ///
 /// # Errors
 /// No socket.
 pub fn connection() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let near = TcpStream::connect(listener.local_addr()?)?;
-    let far = listener.accept()?.0;
+    ppu_uring::socket::tune_listener(&listener);
+    let far = TcpStream::connect(listener.local_addr()?)?;
+    let near = listener.accept()?.0;
     for stream in [&near, &far] {
         ppu_uring::socket::tune(stream, Duration::from_secs(30))?;
     }
