@@ -32,7 +32,8 @@ const SIZES: [usize; 5] = [20_000, 3, 2_500_000, 70_000, 17 * MIB];
 fn every_operation_every_fault_every_engine() {
     let contents: Vec<Vec<u8>> = SIZES.iter().enumerate().map(|(i, &size)| content(size, i as u64)).collect();
     let name = |i: usize| format!("file {i}");
-    let versions: HashMap<_, _> = contents.iter().enumerate().map(|(i, c)| (name(i), vec![c.clone()])).collect();
+    let versions: HashMap<_, _> =
+        contents.iter().enumerate().map(|(i, c)| (name(i), vec![c.clone()])).collect();
     let run = |sender: Side, receiver: Side| {
         let room = Room::new();
         contents.iter().enumerate().for_each(|(i, content)| room.put(&name(i), content));

@@ -46,10 +46,17 @@ fn main() {
         }
         println!("{count} × {size} B, {rounds} rounds: median GB/s (best), median CPU s/GB (best)");
         let gb = work.bytes as f64 / 1e9;
-        for ((name, _), results) in CONTENDERS.iter().zip(results).filter(|(_, results)| !results.is_empty()) {
+        for ((name, _), results) in CONTENDERS.iter().zip(results).filter(|(_, results)| !results.is_empty())
+        {
             let (took, cpu): (Vec<f64>, Vec<f64>) = results.into_iter().unzip();
             let ((took, best), (cpu, least)) = (median(took), median(cpu));
-            println!("  {name:20} {:6.2} ({:5.2})   {:6.3} ({:.3})", gb / took, gb / best, cpu / gb, least / gb);
+            println!(
+                "  {name:20} {:6.2} ({:5.2})   {:6.3} ({:.3})",
+                gb / took,
+                gb / best,
+                cpu / gb,
+                least / gb
+            );
         }
     }
 }
@@ -69,8 +76,6 @@ fn median(mut values: Vec<f64>) -> (f64, f64) {
 
 /// Of this process, the kernel's workers included.
 fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("/proc");
-    let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
-    let ticks: u64 = fields[11..13].iter().map(|f| f.parse::<u64>().expect("a number")).sum();
-    Duration::from_millis(ticks * 10)
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
