@@ -145,7 +145,8 @@ impl<'a> Splicing<'a> {
             let bytes = room.min(until - at);
             let (from, to) = (self.source.file.clone(), self.pipe.into.clone());
             let (from_at, len) = (Some(at), bytes as u32);
-            let op = Splice { from, from_at, to, to_at: None, len, more: false, nonblock: false };
+            // The pipe is empty by then; if it were not, waiting for room would be waiting for ourselves.
+            let op = Splice { from, from_at, to, to_at: None, len, more: false, nonblock: true };
             chain.push(Entry { op: op.into(), token: INTO_PIPE, link });
             chain.push(out_of_pipe(bytes));
             at += bytes;
