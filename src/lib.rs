@@ -6,6 +6,7 @@ pub mod journal;
 pub mod land;
 pub mod model;
 pub mod rooted;
+pub mod send;
 pub mod serve;
 pub mod simulate;
 pub mod store;

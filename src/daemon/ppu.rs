@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ppu_config::{Ppu, StorageKind, Verify};
+use ppu_config::{Direct, Ppu, StorageKind, Verify};
 use ppu_uring::Engine;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,7 +21,7 @@ use super::{key, restore, signals};
 use crate::journal::{self, JournalError, News, Origin};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
-use crate::model::file_version::DetectorIndex;
+use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::ledger::{DetectorSettings, Fact, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::path::RelPath;
@@ -132,7 +132,12 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let mut outlets: Vec<Box<dyn Fn(crate::model::job::CopyJob) + Send>> = Vec::new();
     for storage in 0..config.storages.len() {
         let writer = start_writer(&config, storage, &engine, &ramdisk, inputs.clone())?;
-        outlets.push(writer.inlet());
+        let inlet = writer.inlet();
+        outlets.push(Box::new(move |job| {
+            if !inlet.copy(job) {
+                tracing::error!("a storage's thread has ended: its files stay pending until the daemon is restarted");
+            }
+        }));
         writers.push(writer);
     }
     let hub = Hub {
@@ -172,7 +177,9 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let _ = hub_thread.join();
     let deadline = Instant::now() + LAST_WAIT;
     for writer in writers {
-        writer.stop(deadline);
+        if !writer.stop(deadline.saturating_duration_since(Instant::now())) {
+            tracing::warn!("a storage hangs; leaving it. What was on its way there is copied anew at the next start");
+        }
     }
     // It ends by itself within its own time, also when its disk hangs.
     let _ = journal_thread.join();
@@ -253,16 +260,20 @@ fn start_writer(
         allow_root_fs: storage.allow_root_fs,
     };
     let settings = store::writer::Settings {
+        index: StorageIndex(index as u16),
         id: storage.id.clone(),
         place,
         queue_depth: usize::from(storage.queue_depth),
-        direct: storage.direct,
+        direct: storage.direct == Direct::Auto,
         preserve_uid: config.preserve_uid,
         preserve_gid: config.preserve_gid,
-        engine: engine.choice(),
+        replace_other_shift: config.replace_other_shift,
+        ramdisk: Arc::clone(ramdisk),
     };
+    let choice = engine.choice();
+    let open_driver = move |limits| ppu_uring::open_engine(choice, limits).map(|opened| opened.driver);
     let report = move |report| drop(inputs.send(Input::Fact(Fact::Copying(report))));
-    Writer::start(settings, Arc::clone(ramdisk), report)
+    Writer::start(settings, open_driver, report)
         .map_err(|error| PpuError::Storage { id: storage.id.clone(), reason: error.to_string() })
 }
 

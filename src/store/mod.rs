@@ -2,6 +2,8 @@
 
 mod copy;
 mod durable;
+#[cfg(test)]
+mod fault_tests;
 pub mod mount;
 #[cfg(test)]
 mod testing;

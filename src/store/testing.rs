@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ppu_uring::{Choice, Driver, Limits, open_engine};
 use tempfile::TempDir;
@@ -91,8 +91,13 @@ impl LoopFs {
         run(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.mountpoint));
     }
 
+    /// Others may hold it for a moment more: processes just forked by other tests, the kernel's own threads.
     pub(crate) fn unmount(&mut self) {
-        run(Command::new("umount").arg(&self.mountpoint));
+        let deadline = Instant::now() + PATIENCE;
+        while !self.try_unmount() {
+            assert!(Instant::now() < deadline, "{} stays in use", self.mountpoint.display());
+            std::thread::yield_now();
+        }
         self.mounts -= 1;
     }
 

@@ -102,7 +102,7 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             self.begin();
             self.submit()?;
             let flying = self.driver.in_flight() > 0;
-            if !flying && !(self.copies.is_empty() && self.queue.is_empty()) {
+            if !flying && (self.in_work() > 0 || !self.queue.is_empty()) {
                 continue; // something ended or was set back: there is room for the next
             }
             let at_most = (!flying && self.mounted.is_some()).then_some(IDLE);

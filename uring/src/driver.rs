@@ -22,11 +22,17 @@ pub trait Driver {
     fn submit(&mut self, chain: Vec<Entry>) -> Result<(), Refused>;
 
     /// Returns when an operation completed, a [`Waker`] woke it, or the time is up; at once if a completion is already there.
-    /// May return early for no reason.
+    /// May return early for no reason. With nothing in flight, only a waker or the time end it.
     ///
     /// # Errors
     /// The engine itself failed; operations may still be in flight.
     fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()>;
+
+    /// Returns when everything that was submitted has completed, and can be reaped. No [`Waker`] ends it.
+    ///
+    /// # Errors
+    /// As [`Driver::wait`].
+    fn wait_all(&mut self) -> io::Result<()>;
 
     /// The next completed operation, if any.
     fn reap(&mut self) -> Option<Done>;
@@ -45,6 +51,26 @@ pub trait Driver {
 
     /// What is underneath.
     fn engine(&self) -> Engine;
+}
+
+impl dyn Driver + '_ {
+    /// Runs one chain to its end and gives everything back, in the order of completion. Nothing else may be in flight.
+    ///
+    /// # Errors
+    /// The chain was refused, or the engine failed.
+    pub fn run(&mut self, chain: Vec<Entry>) -> io::Result<Vec<Done>> {
+        self.submit(chain)?;
+        self.finish()
+    }
+
+    /// Waits for everything in flight and gives it back, in the order of completion.
+    ///
+    /// # Errors
+    /// As [`Driver::wait`].
+    pub fn finish(&mut self) -> io::Result<Vec<Done>> {
+        self.wait_all()?;
+        Ok(std::iter::from_fn(|| self.reap()).collect())
+    }
 }
 
 /// One operation of a chain.
@@ -80,6 +106,24 @@ pub struct Done {
     pub token: u64,
     /// Bytes moved (0 for a sync).
     pub result: io::Result<u32>,
+}
+
+impl Done {
+    /// Bytes moved, where none are moved by an operation that did not really fail: it was cancelled, interrupted, or would have had
+    /// to wait. Such an operation can be submitted again.
+    ///
+    /// # Errors
+    /// All others.
+    pub fn moved(&self) -> io::Result<u32> {
+        match &self.result {
+            Ok(n) => Ok(*n),
+            Err(e) => match e.raw_os_error() {
+                Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => Ok(0),
+                Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                None => Err(io::Error::new(e.kind(), e.to_string())),
+            },
+        }
+    }
 }
 
 /// A chain that was not started.

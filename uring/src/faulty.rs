@@ -223,6 +223,17 @@ impl Driver for Faulty {
         self.inner.wait(at_most)
     }
 
+    fn wait_all(&mut self) -> io::Result<()> {
+        loop {
+            self.harvest();
+            match &self.late {
+                Some((due, _)) => self.inner.wait(Some(due.saturating_duration_since(Instant::now())))?,
+                None if self.inner.in_flight() + self.held() == 0 => return Ok(()),
+                None => self.inner.wait(None)?,
+            }
+        }
+    }
+
     fn reap(&mut self) -> Option<Done> {
         self.harvest();
         self.done.pop_front()
@@ -249,7 +260,6 @@ impl Driver for Faulty {
 enum Whole {
     Len(u32),
     RangeEnd(usize),
-    Tail(Vec<u8>),
 }
 
 impl Whole {
@@ -268,7 +278,7 @@ impl Whole {
                 op.len /= 2;
                 Some(Self::Len(len))
             }
-            Op::Send(op) => Some(Self::Tail(op.bytes.split_off(op.bytes.len() / 2))),
+            Op::Send(op) => half(&mut op.range),
             Op::Recv(op) => half(&mut op.range),
             Op::Write(op) => half(&mut op.range),
             Op::Read(op) => half(&mut op.range),
@@ -279,7 +289,7 @@ impl Whole {
     fn restore(self, op: &mut Op) {
         match (self, op) {
             (Self::Len(len), Op::Splice(op)) => op.len = len,
-            (Self::Tail(tail), Op::Send(op)) => op.bytes.extend(tail),
+            (Self::RangeEnd(end), Op::Send(op)) => op.range.end = end,
             (Self::RangeEnd(end), Op::Recv(op)) => op.range.end = end,
             (Self::RangeEnd(end), Op::Write(op)) => op.range.end = end,
             (Self::RangeEnd(end), Op::Read(op)) => op.range.end = end,

@@ -235,6 +235,21 @@ impl Driver for Ring {
         }
     }
 
+    fn wait_all(&mut self) -> io::Result<()> {
+        loop {
+            self.harvest();
+            let missing = self.slots.used() as u32;
+            if missing == 0 {
+                return Ok(());
+            }
+            // One change of thread for a whole chain, instead of one for each of its operations.
+            match self.enter(0, missing, None) {
+                Err(e) if !is_a_wait_that_ended(&e) => return Err(e),
+                _ => {}
+            }
+        }
+    }
+
     fn reap(&mut self) -> Option<Done> {
         if self.done.is_empty() {
             self.harvest();

@@ -140,6 +140,14 @@ impl Driver for Threads {
         Ok(())
     }
 
+    fn wait_all(&mut self) -> io::Result<()> {
+        let mut state = self.shared.lock();
+        while state.done.len() < self.in_flight {
+            state = self.shared.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
     fn reap(&mut self) -> Option<Done> {
         let done = self.shared.lock().done.pop_front()?;
         self.in_flight -= 1;

@@ -26,7 +26,7 @@ fn dropped_in_flight() {
             ];
             driver.submit(chain(pair)).unwrap();
             // Waits for a peer that takes nothing.
-            let flood = Send { to: idle.clone(), bytes: vec![7; 64 << 20], more: false };
+            let flood = Send { to: idle.clone(), bytes: vec![7; 64 << 20], range: 0..64 << 20, more: false };
             driver.submit(one(flood)).unwrap();
             driver.submit(one(Recv { from: idle, buf: AlignedBuf::new(9), range: 0..9, all: true })).unwrap();
             driver.waker().unwrap();

@@ -78,7 +78,7 @@ fn send_and_recv_everything() {
         let (near, far) = connection();
         // More than socket buffers hold: both must go on after a short call.
         let bytes = content(20 << 20, 4);
-        let send = Send { to: near.into(), bytes: bytes.clone(), more: false };
+        let send = Send { to: near.into(), bytes: bytes.clone(), range: 0..20 << 20, more: false };
         let recv = Recv { from: far.into(), buf: AlignedBuf::new(20 << 20), range: 0..20 << 20, all: true };
         driver.submit(chain([(send.into(), Link::No)])).unwrap();
         let mut entries = one(recv);

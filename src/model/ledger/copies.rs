@@ -135,8 +135,7 @@ impl Ledger {
                 self.storage_is_ill(now, storage, Health::Full(reason), out);
                 self.queue_again(id, storage);
             }
-            CopyOutcome::SourceLost(reason) => self.give_up(id, storage, &reason, out),
-            CopyOutcome::Failed(reason) => {
+            CopyOutcome::SourceLost(reason) | CopyOutcome::Failed(reason) => {
                 self.storage_is_well(storage);
                 self.try_again(now, id, storage, &reason, out);
             }

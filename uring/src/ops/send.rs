@@ -1,6 +1,7 @@
 //! SEND: send(2), all of it.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicBool;
 
@@ -10,30 +11,33 @@ use nix::sys::socket::{self, MsgFlags};
 use super::{check_range, uninterrupted};
 use crate::fd::Fd;
 
-/// Sends `bytes` completely, as long as the connection holds.
+/// Sends `bytes[range]` completely, as long as the connection holds.
 #[derive(Debug)]
 pub struct Send {
     /// A stream socket.
     pub to: Fd,
-    /// What.
+    /// Where the bytes are.
     pub bytes: Vec<u8>,
+    /// Which of them.
+    pub range: Range<usize>,
     /// More will follow at once: the socket need not push a partial segment.
     pub more: bool,
 }
 
 impl Send {
     pub(super) fn asked(&self) -> u32 {
-        self.bytes.len() as u32
+        self.range.len() as u32
     }
 
     pub(super) fn check(&self) -> Result<(), &'static str> {
-        check_range(&(0..self.bytes.len()), self.bytes.len())
+        check_range(&self.range, self.bytes.len())
     }
 
     pub(super) fn encode(&mut self) -> squeue::Entry {
         // MSG_WAITALL: the kernel goes on after a short send, and calls one that ends short failed.
         let flags = self.flags() | MsgFlags::MSG_WAITALL;
-        opcode::Send::new(types::Fd(self.to.as_raw_fd()), self.bytes.as_ptr(), self.bytes.len() as u32)
+        let part = &self.bytes[self.range.clone()];
+        opcode::Send::new(types::Fd(self.to.as_raw_fd()), part.as_ptr(), part.len() as u32)
             .flags(flags.bits())
             .build()
     }
@@ -41,10 +45,10 @@ impl Send {
     pub(super) fn run(&mut self, moved: u32, wait: bool, stop: &AtomicBool) -> io::Result<u32> {
         let mut flags = self.flags();
         flags.set(MsgFlags::MSG_DONTWAIT, !wait);
+        let part = &self.bytes[self.range.clone()];
         let mut sent = moved as usize;
-        while sent < self.bytes.len() {
-            let result =
-                uninterrupted(stop, || Ok(socket::send(self.to.as_raw_fd(), &self.bytes[sent..], flags)?));
+        while sent < part.len() {
+            let result = uninterrupted(stop, || Ok(socket::send(self.to.as_raw_fd(), &part[sent..], flags)?));
             match result {
                 Ok(0) => break,
                 Ok(n) => sent += n,

@@ -1,0 +1,158 @@
+//! The detector's role: start order, wiring, shutdown order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use ppu_config::Detector;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch as flag};
+
+use super::engine::{self, EngineChoice};
+use super::lock::{LockError, StateLock};
+use super::{key, runtime, sending, signals};
+use crate::model::catalog::{Catalog, Event};
+use crate::model::offer::Heartbeat;
+use crate::send::listen::{self, Door};
+use crate::send::session::Desk;
+use crate::watch::{self, Watch, WatchError};
+use crate::wire::handshake::Key;
+
+/// How long the end waits for sessions.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// Batches of events under way from the watch to the catalog; while they are not taken, the kernel keeps the rest.
+const BATCHES_MAX: usize = 16;
+
+/// Why the daemon does not start; one line for people.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectorError {
+    /// A second daemon, or no state directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The key.
+    #[error(transparent)]
+    Key(#[from] key::KeyError),
+    /// Neither engine.
+    #[error(transparent)]
+    Engine(#[from] ppu_uring::EngineError),
+    /// The ramdisk cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// The port.
+    #[error("listen = {address}: {source}{}", in_use(.source))]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The control plane.
+    #[error("cannot {operation}: {source}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn in_use(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ": the port is in use; does another daemon run? (ss -ltnp)",
+        _ => "",
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`DetectorError`]: nothing was started.
+pub fn run(config: Detector) -> Result<(), DetectorError> {
+    signals::ignore_lease_and_pipe();
+    let _lock = StateLock::take(&config.state_dir)?;
+    let key = key::load(config.key_file.as_deref())?;
+    let engine = engine::choose(config.engine)?;
+    let listener = std::net::TcpListener::bind(config.listen)
+        .map_err(|source| DetectorError::Listen { address: config.listen, source })?;
+    let (events, seen) = mpsc::channel(BATCHES_MAX);
+    let tell = move |batch| match events.blocking_send(batch) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
+    let watch = watch::start(watch::Settings::new(config.ramdisk.clone(), config.ignore.clone()), tell)?;
+    tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
+    let served = runtime::block_on(engine.engine(), serve(&config, key, engine, listener, watch, seen));
+    served.map_err(|source| DetectorError::Io { operation: "run the control plane", source })?
+}
+
+async fn serve(
+    config: &Detector,
+    key: Key,
+    engine: EngineChoice,
+    listener: std::net::TcpListener,
+    watch: Watch,
+    seen: mpsc::Receiver<Vec<Event>>,
+) -> Result<(), DetectorError> {
+    let listening = |source| DetectorError::Io { operation: "listen", source };
+    listener.set_nonblocking(true).map_err(listening)?;
+    let listener = TcpListener::from_std(listener).map_err(listening)?;
+    let start_stream = sending::starter(watch.ramdisk(), engine.choice());
+    let desk = Rc::new(Desk::new(Catalog::new(Instant::now()), Box::new(move || vitals(&watch))));
+    let door = Door { open_to_others: config.key_file.is_some() || config.insecure, key };
+    let (stop, stopped) = flag::channel(false);
+    let listening =
+        tokio::task::spawn_local(listen::serve(listener, door, Rc::clone(&desk), start_stream, stopped));
+    let noticing = tokio::task::spawn_local(notice(desk, seen));
+    let signal = signals::end().await;
+    tracing::info!("{signal}: stopping");
+    let _ = stop.send(true);
+    if tokio::time::timeout(LAST_WAIT, listening).await.is_err() {
+        tracing::warn!("a data connection does not end; leaving it");
+    }
+    // Lets the watch go, which may be waiting for it.
+    noticing.abort();
+    let _ = noticing.await;
+    Ok(())
+}
+
+/// What a heartbeat says beside the backlog.
+fn vitals(watch: &Watch) -> Heartbeat {
+    let space = watch.ramdisk().root().space().ok();
+    Heartbeat {
+        skipped: watch.skipped(),
+        ramdisk_total: space.as_ref().map_or(0, |space| space.bytes_total),
+        ramdisk_free: space.as_ref().map_or(0, |space| space.bytes_free),
+        ..Heartbeat::default()
+    }
+}
+
+/// Passes on to the catalog what the watch sees, and time.
+async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>) {
+    loop {
+        let next_tick = desk.catalog.borrow().next_tick();
+        let tick = async {
+            match next_tick {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let batch = tokio::select! {
+            batch = seen.recv() => match batch {
+                Some(batch) => batch,
+                None => return,
+            },
+            () = tick => Vec::new(),
+        };
+        let now = Instant::now();
+        let mut catalog = desk.catalog.borrow_mut();
+        for event in batch {
+            catalog.event(now, event);
+        }
+        catalog.tick(now);
+        drop(catalog);
+        desk.news.notify_one();
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,149 @@
+//! A landing thread: what arrives on one data connection is staged, verified and published on the PPU's ramdisk.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ppu_uring::{Choice, open_engine};
+use tokio::sync::mpsc;
+
+use super::expect::Expect;
+use super::stream::{self, LIMITS, Lander, Refusal};
+use crate::model::file_version::TransferId;
+use crate::model::job::{Brand, LandFailure, LandJob, LandReport, Landed};
+use crate::model::path::RelPath;
+use crate::rooted::{
+    Attributes, DirAttributes, Occupied, Publication, PublishError, RootError, Staged, Staging,
+};
+use crate::wire::data::{FileHeader, Trailer};
+
+/// Of the directories made for landed files; their owner is the shift's.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// What all landing threads have in common.
+#[derive(Clone)]
+pub struct Landing {
+    /// On the PPU's ramdisk.
+    pub staging: Arc<Staging>,
+    /// Compare hashes before publishing.
+    pub verify: bool,
+    /// Each thread opens a driver of its own.
+    pub engine: Choice,
+}
+
+impl Landing {
+    /// Starts a thread on a data connection. It reports every transfer that it took up, unless the connection breaks first, and drops
+    /// `ended` last, after saying why it ends.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn start(
+        &self,
+        connection: TcpStream,
+        expect: Arc<Expect>,
+        report: impl FnMut(LandReport) + Send + 'static,
+        ended: mpsc::Sender<String>,
+    ) -> io::Result<()> {
+        let Self { staging, verify, engine } = self.clone();
+        std::thread::Builder::new().name("land".to_owned()).spawn(move || {
+            let reason = match open_engine(engine, LIMITS) {
+                Err(error) => error.to_string(),
+                Ok(mut opened) => {
+                    let mut lander = Files { staging, expect, report, jobs: HashMap::new() };
+                    match stream::run(connection, &mut lander, verify, opened.driver.as_mut()) {
+                        Ok(()) => "closed by the detector".to_owned(),
+                        Err(error) => error.to_string(),
+                    }
+                }
+            };
+            // Nobody listens where the session is over already.
+            let _ = ended.try_send(reason);
+        })?;
+        Ok(())
+    }
+}
+
+struct Files<R> {
+    staging: Arc<Staging>,
+    expect: Arc<Expect>,
+    report: R,
+    /// Of the files that are arriving.
+    jobs: HashMap<TransferId, LandJob>,
+}
+
+impl<R: FnMut(LandReport)> Lander for Files<R> {
+    type Temp = Staged;
+
+    fn begin(&mut self, header: &FileHeader) -> Result<(Staged, Arc<OwnedFd>), Refusal> {
+        let job = self.expect.take(header.transfer).ok_or(Refusal::Unwanted)?;
+        // Room was reserved for what was offered; a correct detector declines what has changed since.
+        if header.identity.size != job.offered.size {
+            return Err(Refusal::Unwanted);
+        }
+        self.jobs.insert(header.transfer, job);
+        let staged = self.staging.stage().map_err(|error| Refusal::Failed(failure(&error)))?;
+        // huge=within_size looks at the size when pages are made.
+        let size = header.identity.size;
+        rustix::fs::ftruncate(staged.file(), size).map_err(|errno| {
+            Refusal::Failed(failure(&self.staging.root().error("truncate staged file", None, errno)))
+        })?;
+        let file = Arc::clone(staged.file());
+        Ok((staged, file))
+    }
+
+    fn publish(
+        &mut self,
+        staged: Staged,
+        header: &FileHeader,
+        trailer: &Trailer,
+    ) -> Result<Landed, LandFailure> {
+        self.expect.note_progress();
+        let gone = || LandFailure::Io("transfer without a job".to_owned());
+        let job = self.jobs.get(&header.transfer).ok_or_else(gone)?;
+        let (uid, gid) = (Some(job.shift.uid), Some(job.shift.gid));
+        let brand = Brand {
+            detector: job.detector_id.to_string(),
+            shift: job.shift.id,
+            path: job.path.clone(),
+            identity: trailer.identity,
+            settled: trailer.settled,
+            hash: trailer.hash,
+        };
+        let publication = Publication {
+            at: &job.at,
+            attributes: Attributes { uid, gid, mode: header.mode, mtime_ns: header.identity.mtime_ns },
+            directories: &|_: &RelPath| DirAttributes { uid, gid, mode: DIRECTORY_MODE },
+            brand: &brand,
+            occupied: Occupied::Refuse,
+            just_before_rename: &|| true,
+        };
+        let published = self.staging.publish(staged, &publication).map_err(|error| match error {
+            PublishError::Foreign { .. } => LandFailure::Foreign,
+            PublishError::Failed(error) => failure(&error),
+            PublishError::Superseded => LandFailure::Changed,
+        })?;
+        Ok(Landed {
+            identity: trailer.identity,
+            mode: header.mode,
+            settled: trailer.settled,
+            hash: trailer.hash,
+            local: published.local,
+            visible: Instant::now(),
+        })
+    }
+
+    fn report(&mut self, report: LandReport) {
+        self.jobs.remove(&report.transfer);
+        (self.report)(report);
+    }
+}
+
+fn failure(error: &RootError) -> LandFailure {
+    match error.is_no_space() {
+        true => LandFailure::NoSpace(error.to_string()),
+        false => LandFailure::Io(error.to_string()),
+    }
+}

@@ -1,0 +1,10 @@
+//! The detector's half of the fetch: connections from the PPU, its session, and the streams that send files.
+
+pub mod jobs;
+pub mod listen;
+pub mod session;
+pub mod settle;
+mod source;
+mod spliced;
+mod staged;
+pub mod stream;

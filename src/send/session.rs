@@ -1,0 +1,389 @@
+//! One PPU at a time: its control connection, and the catalog's answers to it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::listen::short;
+use super::jobs::Jobs;
+use crate::model::catalog::{Catalog, Word};
+use crate::model::offer::{Heartbeat, OFFER_PAGE_FILES, OFFER_WINDOW};
+use crate::model::send::SendReport;
+use crate::wire::control::{FromDetector, FromPpu};
+use crate::wire::frame::{self, Decoder, FrameError};
+use crate::wire::handshake::{PpuId, SessionId};
+
+/// A peer that says nothing for that long is dead (PROTOCOL.md).
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How often we say that we live.
+const BEAT: Duration = Duration::from_secs(1);
+/// Longest wait for a peer that does not read what we send.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes put together before they are written.
+const WRITE_BYTES: usize = 256 << 10;
+/// Longest wait for the last words of a session.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Starts a stream's thread on a data connection. It ends when the connection or the queue does, saying why; it drops its sender
+/// last.
+pub type StartStream =
+    Rc<dyn Fn(std::net::TcpStream, Arc<Jobs>, mpsc::UnboundedSender<Heard>) -> io::Result<()>>;
+
+/// What a stream's thread says.
+#[derive(Debug)]
+pub enum Heard {
+    /// A send has ended.
+    Report(SendReport),
+    /// The connection, and with it the thread, has ended; for people.
+    Ended(String),
+}
+
+/// Who is being served. Lives on the control thread.
+pub struct Desk {
+    /// What the detector has.
+    pub catalog: RefCell<Catalog>,
+    /// The catalog may have something to say.
+    pub news: Notify,
+    /// Looks up the rest of a heartbeat: skipped files and room on the ramdisk.
+    pub vitals: Box<dyn Fn() -> Heartbeat>,
+    active: RefCell<Option<Rc<RefCell<Active>>>>,
+    /// A session has ended.
+    ended: Notify,
+}
+
+/// A session that is being served.
+pub struct Active {
+    id: SessionId,
+    ppu: PpuId,
+    peer: SocketAddr,
+    queue: Arc<Jobs>,
+    streams: Vec<std::net::TcpStream>,
+    /// Dropped at the session's end; each stream's thread has its own.
+    outlet: Option<mpsc::UnboundedSender<Heard>>,
+    incoming: Option<mpsc::UnboundedReceiver<Heard>>,
+    dismissed: Rc<Dismissal>,
+}
+
+/// Set from outside to end a session.
+#[derive(Default)]
+struct Dismissal {
+    reason: Cell<Option<&'static str>>,
+    notify: Notify,
+}
+
+impl Desk {
+    /// Nobody is here.
+    pub fn new(catalog: Catalog, vitals: Box<dyn Fn() -> Heartbeat>) -> Self {
+        Self {
+            catalog: RefCell::new(catalog),
+            news: Notify::new(),
+            vitals,
+            active: RefCell::new(None),
+            ended: Notify::new(),
+        }
+    }
+
+    /// Ends the present session and waits for its end.
+    pub async fn dismiss(&self, reason: &'static str) {
+        loop {
+            let ended = self.ended.notified();
+            let Some(active) = self.active.borrow().clone() else { return };
+            let dismissed = Rc::clone(&active.borrow().dismissed);
+            drop(active);
+            dismissed.reason.set(Some(reason));
+            dismissed.notify.notify_one();
+            ended.await;
+        }
+    }
+
+    /// Takes a new session in. One of the same PPU, which may be half dead, makes room for it; `None`: another PPU is here.
+    pub(super) async fn admit(&self, id: SessionId, ppu: PpuId, peer: SocketAddr) -> Option<Rc<RefCell<Active>>> {
+        loop {
+            let present = self.active.borrow().as_ref().map(|active| active.borrow().ppu);
+            match present {
+                None => break,
+                Some(present) if present == ppu => self.dismiss("its PPU has connected anew").await,
+                Some(_) => return None,
+            }
+        }
+        let (outlet, incoming) = mpsc::unbounded_channel();
+        let active = Rc::new(RefCell::new(Active {
+            id,
+            ppu,
+            peer,
+            queue: Arc::default(),
+            streams: Vec::new(),
+            outlet: Some(outlet),
+            incoming: Some(incoming),
+            dismissed: Rc::default(),
+        }));
+        *self.active.borrow_mut() = Some(Rc::clone(&active));
+        Some(active)
+    }
+
+    /// The session that a data connection names.
+    pub(super) fn session(&self, id: SessionId) -> Option<Rc<RefCell<Active>>> {
+        self.active.borrow().clone().filter(|active| active.borrow().id == id)
+    }
+
+    fn leave(&self, active: &Rc<RefCell<Active>>) {
+        let mut present = self.active.borrow_mut();
+        if present.as_ref().is_some_and(|present| Rc::ptr_eq(present, active)) {
+            *present = None;
+        }
+        self.ended.notify_waiters();
+    }
+}
+
+impl Active {
+    /// One more data connection.
+    pub(super) fn attach(&mut self, stream: std::net::TcpStream, start_stream: &StartStream) -> io::Result<()> {
+        let Some(outlet) = &self.outlet else { return Err(io::ErrorKind::NotConnected.into()) };
+        self.streams.push(stream.try_clone()?);
+        start_stream(stream, Arc::clone(&self.queue), outlet.clone())
+    }
+}
+
+/// A control connection after its handshake.
+pub(super) struct Control {
+    pub(super) stream: TcpStream,
+    pub(super) decoder: Decoder,
+    pub(super) active: Rc<RefCell<Active>>,
+}
+
+/// How a session ended; for people.
+#[derive(Debug, thiserror::Error)]
+enum SessionEnd {
+    #[error("the control connection broke: {0}")]
+    Broken(#[from] io::Error),
+    #[error("the PPU says nothing for {} s", SILENCE_MAX.as_secs())]
+    Silent,
+    #[error("the PPU does not follow the protocol: {0}")]
+    Malformed(#[from] FrameError),
+    #[error("the PPU asks and does not listen")]
+    Deaf,
+    #[error("a data connection ended: {0}")]
+    Data(String),
+    #[error("the PPU says goodbye: {0}")]
+    Goodbye(String),
+    #[error("{0}")]
+    Dismissed(&'static str),
+}
+
+impl Control {
+    /// Until either side ends it; everything of the session has ended when this returns.
+    pub(super) async fn run(self, desk: &Desk) {
+        let Self { stream, decoder, active } = self;
+        let (peer, ppu) = (active.borrow().peer, short(active.borrow().ppu));
+        desk.catalog.borrow_mut().session_begins(Instant::now());
+        let incoming = active.borrow_mut().incoming.take();
+        if let Some(mut incoming) = incoming {
+            let end = serve(desk, stream, decoder, &active, &mut incoming).await;
+            tracing::info!(%peer, ppu, "session ended: {end}");
+            wind_up(&active);
+            // Ends when the last stream's thread has dropped its sender. What it says now, the next session finds out itself.
+            while incoming.recv().await.is_some() {}
+        }
+        desk.catalog.borrow_mut().session_ends(Instant::now());
+        desk.leave(&active);
+    }
+}
+
+/// Makes the streams end.
+fn wind_up(active: &RefCell<Active>) {
+    let mut active = active.borrow_mut();
+    active.queue.close();
+    active.outlet = None;
+    for stream in active.streams.drain(..) {
+        // That it is closed already is fine.
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Reading never waits for writing: each goes on by itself, and the first that ends, ends the session.
+async fn serve(
+    desk: &Desk,
+    stream: TcpStream,
+    decoder: Decoder,
+    active: &RefCell<Active>,
+    incoming: &mut mpsc::UnboundedReceiver<Heard>,
+) -> SessionEnd {
+    let queue = Arc::clone(&active.borrow().queue);
+    let dismissed = Rc::clone(&active.borrow().dismissed);
+    let (reader, writer) = stream.into_split();
+    let replies = RefCell::new(Vec::new());
+    let reading = read(desk, reader, decoder, &queue, &replies);
+    let writing = write(desk, writer, &replies, &dismissed);
+    let hearing = hear_streams(desk, incoming);
+    tokio::pin!(writing);
+    let end = tokio::select! {
+        end = reading => end,
+        end = &mut writing => return end,
+        end = hearing => end,
+    };
+    dismissed.notify.notify_one();
+    let _ = timeout(LAST_WORDS, writing).await;
+    end
+}
+
+async fn hear_streams(desk: &Desk, incoming: &mut mpsc::UnboundedReceiver<Heard>) -> SessionEnd {
+    loop {
+        match incoming.recv().await {
+            Some(Heard::Report(report)) => {
+                desk.catalog.borrow_mut().sent(Instant::now(), report);
+                desk.news.notify_one();
+            }
+            Some(Heard::Ended(reason)) => return SessionEnd::Data(reason),
+            None => return SessionEnd::Data("no stream is left".to_owned()),
+        }
+    }
+}
+
+async fn read(
+    desk: &Desk,
+    mut reader: OwnedReadHalf,
+    mut decoder: Decoder,
+    queue: &Jobs,
+    replies: &RefCell<Vec<FromDetector>>,
+) -> SessionEnd {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        loop {
+            match decoder.next_message::<FromPpu>() {
+                Ok(Some(message)) => {
+                    if let Some(end) = hear(desk, message, queue, replies) {
+                        return end;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return error.into(),
+            }
+        }
+        desk.news.notify_one();
+        match timeout(SILENCE_MAX, reader.read(&mut buffer)).await {
+            Err(_) => return SessionEnd::Silent,
+            Ok(Err(error)) => return error.into(),
+            Ok(Ok(0)) => return SessionEnd::Broken(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Ok(count)) => decoder.feed(&buffer[..count]),
+        }
+    }
+}
+
+fn hear(
+    desk: &Desk,
+    message: FromPpu,
+    queue: &Jobs,
+    replies: &RefCell<Vec<FromDetector>>,
+) -> Option<SessionEnd> {
+    let mut catalog = desk.catalog.borrow_mut();
+    match message {
+        // Release, which needs `Stored`, is not built yet.
+        FromPpu::Heartbeat | FromPpu::Stored { .. } => {}
+        FromPpu::ShiftBegan { shift, source } => catalog.shift_began(shift, source),
+        FromPpu::Want { wants } => {
+            let now = Instant::now();
+            for job in wants.into_iter().filter_map(|wanted| catalog.want(now, wanted)) {
+                queue.push(job);
+            }
+        }
+        FromPpu::Have { offers } | FromPpu::Landed { offers } => catalog.landed(Instant::now(), &offers),
+        FromPpu::ClockProbe { sent_ns } => {
+            let received_ns = wall_ns();
+            let replied_ns = received_ns;
+            replies.borrow_mut().push(FromDetector::ClockReply { sent_ns, received_ns, replied_ns });
+        }
+        FromPpu::Goodbye { reason } => {
+            return Some(SessionEnd::Goodbye(crate::model::path::printable(reason.as_bytes())));
+        }
+    }
+    (catalog.unsaid() + replies.borrow().len() > OFFER_WINDOW).then_some(SessionEnd::Deaf)
+}
+
+async fn write(
+    desk: &Desk,
+    mut writer: OwnedWriteHalf,
+    replies: &RefCell<Vec<FromDetector>>,
+    dismissed: &Dismissal,
+) -> SessionEnd {
+    let mut beat = interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_empty = true;
+    let mut due = true; // a heartbeat first of all
+    let mut frames = Vec::new();
+    loop {
+        let counts = desk.catalog.borrow().counts();
+        if due || (counts.backlog_files == 0) != was_empty {
+            due = false;
+            was_empty = counts.backlog_files == 0;
+            let (backlog_files, backlog_bytes) = (counts.backlog_files, counts.backlog_bytes);
+            let beat = Heartbeat { backlog_files, backlog_bytes, ..(desk.vitals)() };
+            put(&mut frames, FromDetector::Heartbeat(beat));
+        }
+        for reply in replies.borrow_mut().drain(..) {
+            put(&mut frames, reply);
+        }
+        while frames.len() < WRITE_BYTES
+            && let Some(word) = desk.catalog.borrow_mut().next_word(Instant::now())
+        {
+            say(&mut frames, word);
+        }
+        if frames.is_empty() {
+            tokio::select! {
+                () = desk.news.notified() => {}
+                _ = beat.tick() => due = true,
+                () = dismissed.notify.notified() => {
+                    let reason = dismissed.reason.get().unwrap_or("the session ends");
+                    put(&mut frames, FromDetector::Goodbye { reason: reason.to_owned() });
+                    let _ = timeout(LAST_WORDS, writer.write_all(&frames)).await;
+                    return SessionEnd::Dismissed(reason);
+                }
+            }
+            continue;
+        }
+        match timeout(WRITE_TIMEOUT, writer.write_all(&frames)).await {
+            Err(_) => return SessionEnd::Broken(io::ErrorKind::TimedOut.into()),
+            Ok(Err(error)) => return error.into(),
+            Ok(Ok(())) => frames.clear(),
+        }
+    }
+}
+
+fn say(frames: &mut Vec<u8>, word: Word) {
+    let message = match word {
+        Word::Offer(files) => {
+            for files in frame::pages(files, OFFER_PAGE_FILES) {
+                put(frames, FromDetector::Offer { files });
+            }
+            return;
+        }
+        Word::ShiftWord(shift) => FromDetector::ShiftWord { shift },
+        Word::ManifestBegin => FromDetector::ManifestBegin,
+        Word::ManifestEnd => FromDetector::ManifestEnd,
+        Word::Withdrawn(offer, why) => FromDetector::Withdrawn { offer, why },
+        Word::Declined(transfer, why) => FromDetector::Declined { transfer, why },
+        Word::Gone(offers) => FromDetector::Gone { offers },
+    };
+    put(frames, message);
+}
+
+fn put(frames: &mut Vec<u8>, message: FromDetector) {
+    match frame::encode(&message) {
+        Ok(frame) => frames.extend(frame),
+        Err(error) => tracing::error!("a message to the PPU is not sent: {error}"),
+    }
+}
+
+/// Nanoseconds since the epoch.
+fn wall_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
