@@ -1,11 +1,13 @@
 //! The command line: what there is to say, and what the exit code means.
 
 mod config_check;
+mod daemon;
 mod demo;
+mod detector;
 mod log_file;
-#[expect(dead_code, reason = "for the daemons")]
 mod logging;
 mod machine;
+mod ppu;
 mod simulate;
 mod size;
 mod status;
@@ -34,6 +36,8 @@ enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     Demo(demo::Args),
+    Detector(detector::Args),
+    Ppu(ppu::Args),
     Simulate(simulate::Args),
     Status(status::Args),
 }
@@ -70,6 +74,8 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Detector(args) => detector::run(&args),
+        Command::Ppu(args) => ppu::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
     };
