@@ -208,17 +208,20 @@ impl Acks {
 
     fn send(self, say: impl Fn(DetectorIndex, FromPpu)) {
         // A detector hears that a file has landed before it hears that it is stored.
-        let kinds: [(Vec<Vec<OfferId>>, fn(Vec<OfferId>) -> FromPpu); 3] = [
-            (self.have, |offers| FromPpu::Have { offers }),
-            (self.landed, |offers| FromPpu::Landed { offers }),
-            (self.stored, |offers| FromPpu::Stored { offers }),
-        ];
-        for (offers, message) in kinds {
-            for (detector, offers) in offers.into_iter().enumerate() {
-                for page in offers.chunks(ACK_OFFERS) {
-                    say(DetectorIndex(detector as u16), message(page.to_vec()));
-                }
-            }
+        say_all(self.have, |offers| FromPpu::Have { offers }, &say);
+        say_all(self.landed, |offers| FromPpu::Landed { offers }, &say);
+        say_all(self.stored, |offers| FromPpu::Stored { offers }, &say);
+    }
+}
+
+fn say_all(
+    offers: Vec<Vec<OfferId>>,
+    message: impl Fn(Vec<OfferId>) -> FromPpu,
+    say: impl Fn(DetectorIndex, FromPpu),
+) {
+    for (detector, offers) in offers.into_iter().enumerate() {
+        for page in offers.chunks(ACK_OFFERS) {
+            say(DetectorIndex(detector as u16), message(page.to_vec()));
         }
     }
 }

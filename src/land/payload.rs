@@ -14,7 +14,7 @@ use twox_hash::XxHash3_128;
 use super::stream::StreamError;
 use crate::model::file_version::Hash;
 use crate::model::job::LandFailure;
-use crate::wire::data::{DataError, MARK_BYTES, Mark, SEGMENT_BYTES};
+use crate::wire::data::{DataError, Mark, SEGMENT_BYTES};
 
 /// Larger payloads are spliced: 256 KiB. Below, handing every splice to another thread costs more than the copy it saves.
 const BUFFERED_MAX: u64 = BUFFER_BYTES as u64;

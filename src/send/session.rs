@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::jobs::Jobs;
 use super::listen::short;
-use crate::model::catalog::{Catalog, Word};
+use crate::model::catalog::{Catalog, Event, Word};
 use crate::model::offer::{Heartbeat, OFFER_PAGE_FILES, OFFER_WINDOW};
 use crate::model::send::SendReport;
 use crate::wire::control::{FromDetector, FromPpu};
@@ -90,6 +90,15 @@ impl Desk {
             active: RefCell::new(None),
             ended: Notify::new(),
         }
+    }
+
+    /// What the watch saw, and time.
+    pub fn notice(&self, now: Instant, events: Vec<Event>) {
+        let mut catalog = self.catalog.borrow_mut();
+        for event in events {
+            catalog.event(now, event);
+        }
+        catalog.tick(now);
     }
 
     /// Ends the present session and waits for its end.
