@@ -193,6 +193,7 @@ fn row_13_bit_flip_on_the_wire() {
         proxy.flip_in(3_000_000);
         write(rig.source(0), format!("{n}"), &content(n, 8_000_000));
         wait_until("a bit was flipped", || proxy.flipped() == n + 1);
+        wait_until("the file has landed", || rig.landing(0).join(n.to_string()).exists());
     }
     assert_eq!(check_all_stored(&rig), 5);
     assert_eq!(rig.status().unwrap().detectors[0].integrity_errors, 5);

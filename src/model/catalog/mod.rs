@@ -35,8 +35,9 @@ use super::offer::{Decline, Offered, Withdrawal};
 use super::path::RelPath;
 use super::shift::ShiftId;
 
-/// How long a file that is gone may still turn up under another name, before it counts as vanished.
-pub const VANISH_GRACE: Duration = Duration::from_millis(100);
+/// How long a file that is gone may still turn up under another name, before it counts as vanished: a stream may find it gone long
+/// before the watch, on a busy machine, has listed the directory that it was moved with.
+pub const VANISH_GRACE: Duration = Duration::from_secs(1);
 /// Most vanished files that are remembered until a PPU can be told, so that a long absence cannot exhaust the memory.
 pub const GHOSTS_MAX: usize = 1 << 20;
 
