@@ -76,6 +76,23 @@ fn an_interrupt_ends_the_daemons_and_removes_everything() {
 }
 
 #[test]
+fn the_daemons_do_not_outlive_a_demo_that_is_killed() {
+    let disk = tempfile::tempdir().unwrap();
+    let mut command = demo(disk.path(), &["--files=100000", "--rate=50", "--size=20kB"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    lines.find(|line| line.as_ref().unwrap().contains("closed")).unwrap().unwrap();
+    let daemons = children(&child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for daemon in daemons {
+        wait_for("a daemon's end", || !runs(daemon));
+    }
+    fs::remove_dir_all(ramdisks(&first)).unwrap();
+}
+
+#[test]
 fn a_daemon_that_dies_is_named_with_its_log() {
     let disk = tempfile::tempdir().unwrap();
     let mut command = demo(disk.path(), &["--files=100000", "--rate=50", "--size=20kB"]);
@@ -107,6 +124,12 @@ fn keep_leaves_configurations_and_logs() {
 /// From the demo's first line.
 fn ramdisks(said: &str) -> std::path::PathBuf {
     said.split_whitespace().nth(1).unwrap().into()
+}
+
+/// Not gone, and not a zombie that nobody has waited for yet.
+fn runs(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    !matches!(stat.rsplit(')').next().unwrap().split_whitespace().next(), None | Some("Z" | "X"))
 }
 
 fn children(child: &Child) -> Vec<Pid> {
