@@ -276,7 +276,8 @@ impl Catalog {
             State::Landed => {}
             State::Vanishing(_) if entry.offer != NO_OFFER => self.withdraw(slot, Withdrawal::Replaced),
             State::Vanishing(_) | State::Ghost => {
-                if !entry.landed && !entry.told && !same_content(&entry.identity, &identity) {
+                let counts = entry.produced || !entry.landed;
+                if counts && !entry.told && !same_content(&entry.identity, &identity) {
                     entry.superseded = entry.superseded.saturating_add(1);
                 }
             }
@@ -382,13 +383,14 @@ impl Catalog {
     }
 
     fn leave_backlog(&mut self, slot: Slot) {
-        let entry = &self.files[slot];
-        if entry.state == State::Ghost {
-            self.ghosts -= 1;
+        let entry = &mut self.files[slot];
+        match entry.state {
+            State::Waiting => {}
+            State::Ghost => self.ghosts -= 1,
+            _ => return,
         }
-        if matches!(entry.state, State::Waiting | State::Ghost) {
-            self.backlog.remove(entry.closed_us, slot, entry.identity.size);
-        }
+        entry.state = State::Outside;
+        self.backlog.remove(entry.closed_us, slot, entry.identity.size);
     }
 
     fn gone_all(&mut self, now: Instant, is_gone: impl Fn(&Entry) -> bool) {
@@ -479,6 +481,8 @@ impl Catalog {
         self.ghosts += 1;
         let entry = &mut self.files[slot];
         entry.state = State::Ghost;
+        // It may have landed at the end of that session: then the PPU knows it by its identity, and says so.
+        entry.fresh &= !entry.told;
         self.backlog.insert(entry.closed_us, slot, entry.identity.size);
     }
 
