@@ -1,6 +1,7 @@
 //! The command line: what there is to say, and what the exit code means.
 
 mod config_check;
+mod daemon;
 mod demo;
 mod detector;
 mod log_file;

@@ -19,6 +19,9 @@ pub(crate) unsafe fn pwrite(to: impl AsFd, from: *const u8, len: usize, at: u64)
     usize::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
+/// asm-generic/fcntl.h; the libc crate lacks it.
+const F_SETSIG: libc::c_int = 10;
+
 /// Whether anybody holds `file` open for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
@@ -30,14 +33,15 @@ pub enum Writers {
     Unknown,
 }
 
-/// Probes for open writers of `file` (opened for reading only) by taking a read lease and giving it back at once. While it is held,
-/// opening the file for writing would be delayed and we would get SIGIO, which the process must therefore ignore.
+/// Probes for open writers of `file` (opened for reading only) by taking a read lease and giving it back at once. A writer that opens
+/// it in between is let in without delay.
 pub fn writers(file: impl AsFd) -> Writers {
     let fd = file.as_fd().as_raw_fd();
-    // SAFETY: F_SETLEASE takes an int and touches no memory.
-    let set = |lease: libc::c_int| unsafe { libc::fcntl(fd, libc::F_SETLEASE, lease) };
-    if set(libc::F_RDLCK) == 0 {
-        set(libc::F_UNLCK);
+    // SAFETY: these take an int and touch no memory.
+    let fcntl = |what: libc::c_int, value: libc::c_int| unsafe { libc::fcntl(fd, what, value) };
+    // That writer's open makes the kernel send us a signal: SIGIO, which kills, unless we choose one that is ignored by default.
+    if fcntl(F_SETSIG, libc::SIGWINCH) == 0 && fcntl(libc::F_SETLEASE, libc::F_RDLCK) == 0 {
+        fcntl(libc::F_SETLEASE, libc::F_UNLCK);
         return Writers::None;
     }
     match io::Error::last_os_error().raw_os_error() {
@@ -73,4 +77,33 @@ pub(crate) fn interrupt(thread: &std::thread::JoinHandle<()>) {
     use std::os::unix::thread::JoinHandleExt;
     // SAFETY: the handle is not joined, so the thread's id is valid even if it has ended.
     unsafe { libc::pthread_kill(thread.as_pthread_t(), INTERRUPT) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn writers_are_seen_and_never_harmed() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("x");
+        let writer = File::create(&path).unwrap();
+        assert_eq!(writers(File::open(&path).unwrap()), Writers::Some);
+        drop(writer);
+        assert_eq!(writers(File::open(&path).unwrap()), Writers::None);
+        assert_eq!(writers(File::open("/dev/null").unwrap()), Writers::Unknown);
+
+        // A writer that opens during the probe: the signal must not end this process.
+        std::thread::scope(|scope| {
+            let opening = scope.spawn(|| {
+                for _ in 0..20_000 {
+                    File::options().write(true).open(&path).unwrap();
+                }
+            });
+            while !opening.is_finished() {
+                writers(File::open(&path).unwrap());
+            }
+        });
+    }
 }
