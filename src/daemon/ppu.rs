@@ -117,8 +117,14 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let configured = configured_shift(&config)?;
     let mut opened = open_journal(&config)?;
     let (current, is_new) = restore::current_shift(&opened.loaded.shifts, &configured);
-    let (mut ledger, mut orders) =
-        restore::ledger(settings(&config), Arc::clone(&current), &mut opened, &ramdisk, staging.brands(), now());
+    let (mut ledger, mut orders) = restore::ledger(
+        settings(&config),
+        Arc::clone(&current),
+        &mut opened,
+        &ramdisk,
+        staging.brands(),
+        now(),
+    );
     if is_new {
         ledger.note(Record::Shift((*current).clone()), &mut orders);
         orders.rotate_right(1); // before the first version that belongs to it
@@ -127,7 +133,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
 
     let (inputs, hub_inputs) = mpsc::channel();
     let journal = journal::start(opened.journal, report_journal(inputs.clone()));
-    let journal::Running { records, thread: journal_thread } = journal.map_err(io_error("start the journal's thread"))?;
+    let journal::Running { records, thread: journal_thread } =
+        journal.map_err(io_error("start the journal's thread"))?;
     let mut writers = Vec::new();
     let mut outlets: Vec<Box<dyn Fn(crate::model::job::CopyJob) + Send>> = Vec::new();
     for storage in 0..config.storages.len() {
@@ -135,7 +142,9 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         let inlet = writer.inlet();
         outlets.push(Box::new(move |job| {
             if !inlet.copy(job) {
-                tracing::error!("a storage's thread has ended: its files stay pending until the daemon is restarted");
+                tracing::error!(
+                    "a storage's thread has ended: its files stay pending until the daemon is restarted"
+                );
             }
         }));
         writers.push(writer);
@@ -167,10 +176,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
 
     let start_landing = start_landing(&config, &engine, &staging, inputs.clone());
     tracing::info!(shift = %current.id.stamp(), engine = %engine.engine(), "ppu-uringd ppu is running");
-    let served = runtime::block_on(
-        engine.engine(),
-        serve(&config, key, id, control, start_landing, inputs.clone()),
-    );
+    let served =
+        runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
     let _ = inputs.send(Input::Stop);
     drop(inputs);
@@ -178,7 +185,9 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let deadline = Instant::now() + LAST_WAIT;
     for writer in writers {
         if !writer.stop(deadline.saturating_duration_since(Instant::now())) {
-            tracing::warn!("a storage hangs; leaving it. What was on its way there is copied anew at the next start");
+            tracing::warn!(
+                "a storage hangs; leaving it. What was on its way there is copied anew at the next start"
+            );
         }
     }
     // It ends by itself within its own time, also when its disk hangs.
@@ -325,7 +334,8 @@ fn configured_shift(config: &Ppu) -> Result<Shift, PpuError> {
     use std::os::unix::ffi::OsStrExt;
     let mut places = Vec::new();
     for detector in &config.detectors {
-        let target = Target::parse(config.ramdisk.as_os_str().as_bytes(), detector.target.as_os_str().as_bytes());
+        let target =
+            Target::parse(config.ramdisk.as_os_str().as_bytes(), detector.target.as_os_str().as_bytes());
         let target = target.map_err(|reason| PpuError::Target {
             id: detector.id.clone(),
             target: detector.target.display().to_string(),
@@ -342,11 +352,8 @@ fn configured_shift(config: &Ppu) -> Result<Shift, PpuError> {
         };
         places.push(Place { detector: detector.id.clone(), source, target });
     }
-    Shift::new(ShiftId(now().wall_ms), config.uid, config.gid, &config.user_dir, places).map_err(|reason| PpuError::Path {
-        what: "user_dir",
-        value: config.user_dir.clone(),
-        reason,
-    })
+    Shift::new(ShiftId(now().wall_ms), config.uid, config.gid, &config.user_dir, places)
+        .map_err(|reason| PpuError::Path { what: "user_dir", value: config.user_dir.clone(), reason })
 }
 
 /// Fills in what the ledger does not know.

@@ -133,7 +133,8 @@ async fn greet(
 async fn hear_out(stream: &mut TcpStream, server: &mut Server) -> Result<Caller, GreetError> {
     loop {
         let mut bytes = vec![0; server.missing()?.max(1)];
-        let count = timeout(STEP_TIMEOUT, stream.read(&mut bytes)).await.map_err(|_| GreetError::Silent)??;
+        let count =
+            timeout(STEP_TIMEOUT, stream.read(&mut bytes)).await.map_err(|_| GreetError::Silent)??;
         if count == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }

@@ -13,8 +13,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::listen::short;
 use super::jobs::Jobs;
+use super::listen::short;
 use crate::model::catalog::{Catalog, Word};
 use crate::model::offer::{Heartbeat, OFFER_PAGE_FILES, OFFER_WINDOW};
 use crate::model::send::SendReport;
@@ -106,7 +106,12 @@ impl Desk {
     }
 
     /// Takes a new session in. One of the same PPU, which may be half dead, makes room for it; `None`: another PPU is here.
-    pub(super) async fn admit(&self, id: SessionId, ppu: PpuId, peer: SocketAddr) -> Option<Rc<RefCell<Active>>> {
+    pub(super) async fn admit(
+        &self,
+        id: SessionId,
+        ppu: PpuId,
+        peer: SocketAddr,
+    ) -> Option<Rc<RefCell<Active>>> {
         loop {
             let present = self.active.borrow().as_ref().map(|active| active.borrow().ppu);
             match present {
@@ -146,7 +151,11 @@ impl Desk {
 
 impl Active {
     /// One more data connection.
-    pub(super) fn attach(&mut self, stream: std::net::TcpStream, start_stream: &StartStream) -> io::Result<()> {
+    pub(super) fn attach(
+        &mut self,
+        stream: std::net::TcpStream,
+        start_stream: &StartStream,
+    ) -> io::Result<()> {
         let Some(outlet) = &self.outlet else { return Err(io::ErrorKind::NotConnected.into()) };
         self.streams.push(stream.try_clone()?);
         start_stream(stream, Arc::clone(&self.queue), outlet.clone())
