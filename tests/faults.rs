@@ -1,5 +1,5 @@
 //! FAULTS.md, the rows of the image path, against the real daemons. The number in each test's name is its row.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! FAULTS.md, rows about the PPU's machine: its storage, its journal, its kernel, a second daemon. The number in each test's name is its row.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 

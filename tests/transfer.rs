@@ -1,5 +1,5 @@
 //! Whole ways: from the detector's ramdisk over TCP to the PPU's ramdisk and onto a real file system.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 
