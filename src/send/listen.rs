@@ -39,6 +39,7 @@ pub async fn serve(
     start_stream: StartStream,
     mut stop: watch::Receiver<bool>,
 ) {
+    ppu_uring::socket::tune_listener(&listener);
     let door = Rc::new(door);
     let unfinished = Arc::new(Semaphore::new(MAX_UNFINISHED));
     loop {
