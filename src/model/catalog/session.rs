@@ -121,7 +121,7 @@ impl Catalog {
             match session.offers.get(&offer).copied() {
                 Some(slot) => self.has_landed(now, slot),
                 // Withdrawn meanwhile, yet the PPU had it already: it must not believe that this version is still here.
-                None if offer.0 <= session.last_offer => session.gone.push(offer),
+                None if (1..=session.last_offer).contains(&offer.0) => session.gone.push(offer),
                 None => {}
             }
         }
@@ -187,7 +187,7 @@ impl Catalog {
         self.offer(at)
     }
 
-    /// Answers that wait to be said: more than [`OFFER_WINDOW`] show a PPU that asks and does not listen.
+    /// Answers that wait to be said: each ends an open offer, of which there are at most [`OFFER_WINDOW`], or a want.
     pub fn unsaid(&self) -> usize {
         self.session.as_ref().map_or(0, |session| session.words.len())
     }
