@@ -1,5 +1,6 @@
 //! FAULTS 39: the Nth operation fails, is short, is cancelled or late, for every N, on either side of a data connection and on either
 //! engine. A transfer ends, with whole files or with an error; it leaks nothing. Alone in its process: it counts descriptors.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "data_plane/pair.rs"]
 #[allow(dead_code)] // Shared with the tests without faults.
@@ -32,7 +33,8 @@ const SIZES: [usize; 5] = [20_000, 3, 2_500_000, 70_000, 17 * MIB];
 fn every_operation_every_fault_every_engine() {
     let contents: Vec<Vec<u8>> = SIZES.iter().enumerate().map(|(i, &size)| content(size, i as u64)).collect();
     let name = |i: usize| format!("file {i}");
-    let versions: HashMap<_, _> = contents.iter().enumerate().map(|(i, c)| (name(i), vec![c.clone()])).collect();
+    let versions: HashMap<_, _> =
+        contents.iter().enumerate().map(|(i, c)| (name(i), vec![c.clone()])).collect();
     let run = |sender: Side, receiver: Side| {
         let room = Room::new();
         contents.iter().enumerate().for_each(|(i, content)| room.put(&name(i), content));

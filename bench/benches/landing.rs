@@ -10,7 +10,9 @@ use ppu_bench::reference::{Far, sendfile};
 use ppu_uring::Choice;
 
 fn landing(criterion: &mut Criterion) {
-    for (name, count, size) in [("100 kB", 2000, 100_000), ("2.4 MB", 300, 2_400_000), ("6.2 MB", 100, 6_200_000)] {
+    for (name, count, size) in
+        [("100 kB", 2000, 100_000), ("2.4 MB", 300, 2_400_000), ("6.2 MB", 100, 6_200_000)]
+    {
         let arena = match Arena::new() {
             Ok(arena) => arena,
             Err(error) => return eprintln!("SKIPPED landing: cannot mount a tmpfs: {error}"),

@@ -46,10 +46,17 @@ fn main() {
         }
         println!("{count} × {size} B, {rounds} rounds: median GB/s (best), median CPU s/GB (best)");
         let gb = work.bytes as f64 / 1e9;
-        for ((name, _), results) in CONTENDERS.iter().zip(results).filter(|(_, results)| !results.is_empty()) {
+        for ((name, _), results) in CONTENDERS.iter().zip(results).filter(|(_, results)| !results.is_empty())
+        {
             let (took, cpu): (Vec<f64>, Vec<f64>) = results.into_iter().unzip();
             let ((took, best), (cpu, least)) = (median(took), median(cpu));
-            println!("  {name:20} {:6.2} ({:5.2})   {:6.3} ({:.3})", gb / took, gb / best, cpu / gb, least / gb);
+            println!(
+                "  {name:20} {:6.2} ({:5.2})   {:6.3} ({:.3})",
+                gb / took,
+                gb / best,
+                cpu / gb,
+                least / gb
+            );
         }
     }
 }

@@ -40,7 +40,8 @@ impl Arena {
         let dir = tempfile::tempdir()?;
         let options = c"huge=within_size,size=10g,mode=700";
         mount("ppu-bench", dir.path(), "tmpfs", MountFlags::empty(), Some(options))?;
-        let file = File::options().create(true).truncate(true).write(true).open(dir.path().join("ballast"))?;
+        let file =
+            File::options().create(true).truncate(true).write(true).open(dir.path().join("ballast"))?;
         let arena = Self { dir, ballast: Mutex::new(Ballast { file, due: 0, freed: 0, size: 0 }) };
         fs::create_dir(arena.source())?;
         fs::create_dir(arena.target())?;

@@ -43,7 +43,9 @@ pub fn sendfile(arena: &Arena, count: usize, far: Far) -> io::Result<Duration> {
                 Far::Splices => splice_all(arena, &far_end, numbers()),
             }));
         }
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("panic"))))
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("panic"))))
     })?;
     Ok(start.elapsed())
 }
