@@ -20,8 +20,6 @@ mod files;
 mod session;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod world;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

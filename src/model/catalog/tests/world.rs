@@ -1,19 +1,17 @@
 //! A small world around a catalog: files that are written, renamed, linked and deleted, a watch that tells it late, streams, a PPU
 //! that counts as the ledger does, messages under way, and a link that breaks. Whatever happens, in the end the PPU has what is there.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::model::file_version::Hash;
-use crate::model::offer::Wanted;
+use super::super::*;
+use super::ppu::{Content, Ppu, ToDetector, hash};
 use crate::model::send::{SendJob, SendOutcome, SendReport};
 
 const SHIFT: ShiftId = ShiftId(1);
 type Name = u8;
-type Content = u64;
 
 /// What can happen next.
 #[derive(Debug, Clone, Copy)]
@@ -68,11 +66,6 @@ struct Flight {
     read: (u64, Identity, Content),
 }
 
-enum ToDetector {
-    Want(Wanted),
-    Landed(OfferId),
-}
-
 struct World {
     catalog: Catalog,
     now: Instant,
@@ -94,10 +87,6 @@ struct World {
 
 fn path(name: Name) -> RelPath {
     RelPath::new(&[b'a' + name]).unwrap()
-}
-
-fn hash(content: Content) -> Hash {
-    Hash(u128::from(content).to_be_bytes())
 }
 
 impl World {
@@ -368,176 +357,6 @@ impl World {
 
 fn declined(why: Decline, identity: Option<Identity>) -> SendOutcome {
     SendOutcome::Declined { why, identity }
-}
-
-/// The ledger's rules, as far as a detector sees them.
-#[derive(Default)]
-struct Ppu {
-    has: BTreeMap<RelPath, Has>,
-    offers: BTreeMap<OfferId, Open>,
-    wants: BTreeMap<TransferId, OfferId>,
-    unresolved: BTreeMap<RelPath, Identity>,
-    seen: BTreeSet<RelPath>,
-    transfers: u64,
-    landed: u64,
-    superseded: u64,
-    lost: u64,
-}
-
-struct Has {
-    identity: Identity,
-    content: Content,
-    offer: Option<OfferId>,
-}
-
-#[derive(Debug)]
-struct Open {
-    path: RelPath,
-    identity: Identity,
-    known: Option<Hash>,
-    wanted: bool,
-    withdrawn: Option<Withdrawal>,
-}
-
-impl Ppu {
-    fn hear(&mut self, word: Word, say: &mut VecDeque<ToDetector>) {
-        match word {
-            Word::ShiftWord(_) => {}
-            Word::ManifestBegin => self.seen.clear(),
-            Word::Offer(files) => files.into_iter().for_each(|file| self.offered(file, say)),
-            Word::ManifestEnd => {
-                let seen = &self.seen;
-                self.has.retain(|path, _| seen.contains(path));
-                self.lost += self.unresolved.len() as u64;
-                self.unresolved.clear();
-            }
-            Word::Withdrawn(offer, why) => match self.offers.get_mut(&offer) {
-                Some(open) if open.wanted => open.withdrawn = Some(why),
-                Some(_) => self.end(offer, why),
-                None => {}
-            },
-            Word::Declined(transfer, why) => self.declined(transfer, why, say),
-            Word::Gone(offers) => {
-                self.has.retain(|_, has| !has.offer.is_some_and(|offer| offers.contains(&offer)));
-            }
-        }
-    }
-
-    fn offered(&mut self, file: Offered, say: &mut VecDeque<ToDetector>) {
-        let on_offer = self.offers.values().any(|open| open.path == file.path && open.withdrawn.is_none());
-        assert!(!on_offer, "{} is on offer twice", file.path);
-        self.seen.insert(file.path.clone());
-        self.resolve(&file);
-        self.superseded += u64::from(file.superseded);
-        let mut known = None;
-        if let Some(has) = self.has.get_mut(&file.path) {
-            if !file.fresh && has.identity == file.identity {
-                has.offer = Some(file.offer);
-                return say.push_back(ToDetector::Landed(file.offer));
-            }
-            known = Some(hash(has.content));
-        }
-        let Offered { path, identity, .. } = file;
-        self.offers.insert(file.offer, Open { path, identity, known, wanted: false, withdrawn: None });
-        self.want(file.offer, say);
-    }
-
-    fn resolve(&mut self, file: &Offered) {
-        let same = |identity: &Identity| same_content(identity, &file.identity);
-        let ended = match self.unresolved.remove(&file.path) {
-            Some(before) => !same(&before),
-            None => {
-                let renamed = self.unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
-                renamed.is_some_and(|path| self.unresolved.remove(&path).is_some())
-            }
-        };
-        self.superseded += u64::from(ended);
-    }
-
-    fn want(&mut self, offer: OfferId, say: &mut VecDeque<ToDetector>) {
-        let Some(open) = self.offers.get_mut(&offer) else { return };
-        open.wanted = true;
-        self.transfers += 1;
-        let transfer = TransferId(self.transfers);
-        self.wants.insert(transfer, offer);
-        say.push_back(ToDetector::Want(Wanted { transfer, offer, known_hash: open.known }));
-    }
-
-    fn end(&mut self, offer: OfferId, why: Withdrawal) {
-        let Some(open) = self.offers.remove(&offer) else { return };
-        match why {
-            // It landed in the session before, which broke before the detector heard of it.
-            _ if self.has_version(&open) => {}
-            Withdrawal::Reopened => {}
-            Withdrawal::Moved | Withdrawal::Replaced => self.superseded += 1,
-            Withdrawal::Vanished => self.lost += 1,
-        }
-    }
-
-    fn has_version(&self, open: &Open) -> bool {
-        self.has.get(&open.path).is_some_and(|has| has.identity == open.identity)
-    }
-
-    fn declined(&mut self, transfer: TransferId, why: Decline, say: &mut VecDeque<ToDetector>) {
-        let Some(offer) = self.wants.remove(&transfer) else { return };
-        let Some(open) = self.offers.get_mut(&offer) else { return };
-        open.wanted = false;
-        match why {
-            Decline::Busy | Decline::Vanished | Decline::Changed => {
-                if let Some(why) = open.withdrawn {
-                    self.end(offer, why);
-                }
-            }
-            Decline::Failed(_) => self.want(offer, say),
-            Decline::Unchanged { identity, .. } => {
-                let open = self.offers.remove(&offer).unwrap();
-                let Some(has) = self.has.get_mut(&open.path) else {
-                    self.offers.insert(offer, Open { known: None, ..open });
-                    return self.want(offer, say);
-                };
-                has.identity = identity;
-                has.offer = Some(offer);
-                say.push_back(ToDetector::Landed(offer));
-            }
-        }
-    }
-
-    fn received(
-        &mut self,
-        transfer: TransferId,
-        received: Option<(Identity, Content)>,
-        say: &mut VecDeque<ToDetector>,
-    ) {
-        let Some(offer) = self.wants.remove(&transfer) else { return };
-        let Some(open) = self.offers.get_mut(&offer) else { return };
-        open.wanted = false;
-        match (received, open.withdrawn) {
-            (Some((identity, content)), _) => {
-                let open = self.offers.remove(&offer).unwrap();
-                self.unresolved.remove(&open.path);
-                self.has.insert(open.path, Has { identity, content, offer: Some(offer) });
-                self.landed += 1;
-                say.push_back(ToDetector::Landed(offer));
-            }
-            (None, Some(why)) => self.end(offer, why),
-            (None, None) => self.want(offer, say),
-        }
-    }
-
-    fn link_down(&mut self) {
-        self.wants.clear();
-        for offer in self.offers.keys().copied().collect::<Vec<_>>() {
-            if let Some(why) = self.offers[&offer].withdrawn {
-                self.end(offer, why);
-            }
-        }
-        for open in std::mem::take(&mut self.offers).into_values() {
-            if !self.has_version(&open) {
-                self.unresolved.insert(open.path, open.identity);
-            }
-        }
-        self.has.values_mut().for_each(|has| has.offer = None);
-    }
 }
 
 fn name() -> impl Strategy<Value = Name> {
