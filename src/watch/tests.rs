@@ -193,7 +193,7 @@ fn a_file_that_is_being_written_is_not_told() {
     rig.until("the linked file", |rig| rig.known.contains_key(&b"linked"[..]));
     assert!(!rig.known.contains_key(&b"open"[..]));
     drop(open);
-    rig.until_right();
+    rig.until("the closed file", |rig| rig.known.contains_key(&b"open"[..]));
 }
 
 #[test]
