@@ -1,5 +1,5 @@
 //! What people get wrong: one clear line, exit code 2 for the configuration, nothing started, nothing lost.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 

@@ -1,6 +1,8 @@
 //! FAULTS 39: the Nth operation fails, is short, is cancelled or late, for every N, on either side of a data connection and on either
 //! engine. A transfer ends, with whole files or with an error; it leaks nothing. Alone in its process: it counts descriptors.
 
+#![allow(missing_docs, clippy::unwrap_used)]
+
 #[path = "data_plane/pair.rs"]
 #[allow(dead_code)] // Shared with the tests without faults.
 mod pair;

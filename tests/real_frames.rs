@@ -1,5 +1,5 @@
 //! Real PILATUS3 6M frames, where they are at hand: their own Content-MD5 must be right after landing and after storing.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 

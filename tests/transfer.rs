@@ -1,5 +1,5 @@
 //! Whole ways: from the detector's ramdisk over TCP to the PPU's ramdisk and onto a real file system.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 
@@ -186,7 +186,7 @@ fn source_limits_what_is_taken() {
     }
     let mut rig = Rig::prepare(Options::default());
     let config = std::fs::read_to_string(rig.ppu_config()).unwrap();
-    std::fs::write(rig.ppu_config(), config.replace("target = \"", "source = \"/images\"\ntarget = \""))
+    std::fs::write(rig.ppu_config(), config.replacen("target = \"", "source = \"/images\"\ntarget = \"", 1))
         .unwrap();
     write(rig.source(0), "other/no", b"no");
     write(rig.source(0), "images/run/yes", b"yes");

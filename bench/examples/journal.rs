@@ -41,7 +41,10 @@ fn main() -> Result<(), Error> {
             Command::new(std::env::current_exe()?).arg("load").arg(dir.path()).status()?;
             Ok(())
         }
-        [] => Ok(println!("usage: journal VERSIONS [DIRECTORY]")),
+        [] => {
+            println!("usage: journal VERSIONS [DIRECTORY]");
+            Ok(())
+        }
     }
 }
 

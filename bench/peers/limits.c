@@ -195,7 +195,7 @@ static _Atomic int64_t closed_ns[LIVE_MAX], visible_ns[LIVE_MAX];
 static _Atomic int live_done;
 
 static void live_name(char *path, size_t size, const char *dir, int number) {
-    snprintf(path, size, "%s/live_%06d.cbf", dir, number);
+    snprintf(path, size, "%s/live_%d_%06d.cbf", dir, (int)getpid(), number);
 }
 
 static void *live_write(void *unused) {
@@ -242,9 +242,9 @@ static void live(void) {
         ssize_t got = read(watch, events, sizeof events);
         for (ssize_t o = 0; got > 0 && o < got;) {
             struct inotify_event *event = (void *)(events + o);
-            int number;
-            if (event->len && sscanf(event->name, "live_%d.cbf", &number) == 1 && number >= 0 &&
-                number < live_count && !visible_ns[number]) {
+            int run, number;
+            if (event->len && sscanf(event->name, "live_%d_%d.cbf", &run, &number) == 2 && run == getpid() &&
+                number >= 0 && number < live_count && !visible_ns[number]) {
                 visible_ns[number] = at;
                 seen++;
             }

@@ -1,39 +1,36 @@
-//! `ppu-uringd detector`: the detector server's half.
-
-use std::path::PathBuf;
+//! `detector`: the command line of the detector's daemon.
 
 use ppu_config::{Checked, Detector};
 
-use super::{Failure, logging};
+use super::Failure;
+use super::daemon::{self, Common};
 
-/// Watch this detector server's ramdisk and send closed files to the PPU.
+/// Run the detector's half: serve the images of its ramdisk to the PPU
 ///
-/// Runs in the foreground until SIGTERM or SIGINT. May be stopped, killed and restarted at any time: what the PPU
-/// does not have yet, and only that, is sent then. Removes nothing.
+/// Runs on the detector server, in the foreground, until SIGTERM or Ctrl-C. Notices
+/// every file that is closed below `ramdisk`, and waits on TCP port 49371 for the
+/// PPU, which connects to it. Survives restarts of both sides without operator
+/// action.
 ///
 /// Example:
-///
 ///   ppu-uringd config check --config /etc/ppu-uringd/detector.toml
 ///   ppu-uringd detector --config /etc/ppu-uringd/detector.toml
+///
+/// The log goes to standard error, or to the file that [log] names; the environment
+/// variable RUST_LOG=debug comes before its level.
+///
+/// Exit codes: 0 = ended as asked; 1 = failed, for instance because the port is
+/// taken; 2 = the configuration is wrong, nothing was started.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// detector.toml; the shipped config/detector.toml explains every key
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// End when the process that started this one ends; for `demo`
-    #[arg(long, hide = true)]
-    exit_with_parent: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let Checked { config, warnings } = Detector::load(&args.config)?;
-    logging::init(&config.log)?;
-    if args.exit_with_parent {
-        super::exit_with_parent()?;
-    }
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    ppu_uringd::daemon::detector::run(config).map_err(Failure::failed)
+    let Checked { config, warnings } = Detector::load(&args.common.config)?;
+    daemon::prepare(&args.common, &config.log, &warnings)?;
+    let log = config.log.clone();
+    ppu_uringd::daemon::detector::run(config).map_err(|error| daemon::fatal(&log, &error))
 }

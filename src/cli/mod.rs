@@ -1,6 +1,7 @@
 //! The command line: what there is to say, and what the exit code means.
 
 mod config_check;
+mod daemon;
 mod demo;
 mod detector;
 mod log_file;
@@ -67,16 +68,6 @@ impl From<ppu_config::ConfigError> for Failure {
     fn from(error: ppu_config::ConfigError) -> Self {
         Self::Usage(error.to_string())
     }
-}
-
-/// SIGTERM comes when the parent ends, however it ends; a parent that has ended already is noticed too.
-fn exit_with_parent() -> Result<(), Failure> {
-    use nix::sys::{prctl, signal::Signal};
-    prctl::set_pdeathsig(Signal::SIGTERM).map_err(|errno| Failure::failed(format!("prctl: {errno}")))?;
-    if nix::unistd::getppid().as_raw() == 1 {
-        return Err(Failure::failed("the process that started this one has ended"));
-    }
-    Ok(())
 }
 
 pub(crate) fn main() -> ExitCode {

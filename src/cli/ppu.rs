@@ -1,40 +1,37 @@
-//! `ppu-uringd ppu`: the processing server's half.
-
-use std::path::PathBuf;
+//! `ppu`: the command line of the PPU's daemon.
 
 use ppu_config::{Checked, Ppu};
 
-use super::{Failure, logging};
+use super::Failure;
+use super::daemon::{self, Common};
 
-/// Land the detectors' images on this PPU's ramdisk, verified, and copy them to its storages.
+/// Run the PPU's half: fetch images to the ramdisk, verify them, store them
 ///
-/// Runs in the foreground until SIGTERM or SIGINT. May be stopped, killed and restarted at any time; it resumes by
-/// itself. `ppu-uringd status` tells how things are.
+/// Runs on the PPU, in the foreground, until SIGTERM or Ctrl-C. Connects to every
+/// detector of its configuration, lands each image complete and verified on the
+/// ramdisk, and copies it to the storages. Resumes after crashes and reboots by
+/// itself. `ppu-uringd status` shows how things are.
 ///
 /// Example:
-///
 ///   mount -t tmpfs -o huge=within_size,size=64G tmpfs /ramdisk
 ///   ppu-uringd config check --config /etc/ppu-uringd/ppu.toml
 ///   ppu-uringd ppu --config /etc/ppu-uringd/ppu.toml
+///
+/// The log goes to standard error, or to the file that [log] names; the environment
+/// variable RUST_LOG=debug comes before its level.
+///
+/// Exit codes: 0 = ended as asked; 1 = failed, for instance because another daemon
+/// has the state directory; 2 = the configuration is wrong, nothing was started.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// ppu.toml; the shipped config/ppu.toml explains every key
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// End when the process that started this one ends; for `demo`
-    #[arg(long, hide = true)]
-    exit_with_parent: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let Checked { config, warnings } = Ppu::load(&args.config)?;
-    logging::init(&config.log)?;
-    if args.exit_with_parent {
-        super::exit_with_parent()?;
-    }
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    ppu_uringd::daemon::ppu::run(config).map_err(Failure::failed)
+    let Checked { config, warnings } = Ppu::load(&args.common.config)?;
+    daemon::prepare(&args.common, &config.log, &warnings)?;
+    let log = config.log.clone();
+    ppu_uringd::daemon::ppu::run(config).map_err(|error| daemon::fatal(&log, &error))
 }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ppu_config::Detector;
+use ppu_config::{Detector, Release};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch as flag};
 
@@ -71,6 +71,11 @@ fn in_use(error: &io::Error) -> &'static str {
 /// [`DetectorError`]: nothing was started.
 pub fn run(config: Detector) -> Result<(), DetectorError> {
     signals::ignore_lease_and_pipe();
+    if config.release != Release::Never {
+        tracing::warn!(
+            "release has no effect in this version: nothing is removed from the detector's ramdisk"
+        );
+    }
     let _lock = StateLock::take(&config.state_dir)?;
     let key = key::load(config.key_file.as_deref())?;
     let engine = engine::choose(config.engine)?;
@@ -145,13 +150,7 @@ async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>) {
             },
             () = tick => Vec::new(),
         };
-        let now = Instant::now();
-        let mut catalog = desk.catalog.borrow_mut();
-        for event in batch {
-            catalog.event(now, event);
-        }
-        catalog.tick(now);
-        drop(catalog);
+        desk.notice(Instant::now(), batch);
         desk.news.notify_one();
         tokio::task::yield_now().await;
     }

@@ -1,20 +1,16 @@
 //! Filling the ledger at start: from the journal, compared with what is on the ramdisk (DESIGN: replay, compare, requeue).
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::journal::{Opened, Origin};
-use crate::model::file_version::{DetectorIndex, Hash, StorageIndex};
+use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::job::Local;
 use crate::model::ledger::{Copy, CopyState, Ledger, Now, Order, Settings, Tally, Version};
 use crate::model::path::RelPath;
 use crate::model::record::{self, LiveVersion, Record};
 use crate::model::shift::{Shift, ShiftId};
-use crate::rooted::{BrandSpace, FileStat, Root};
-
-/// Read at a time when a file's content has to be compared.
-const PIECE_BYTES: usize = 256 << 10;
+use crate::rooted::{BrandSpace, FileStat, Root, hash_content};
 
 /// The shift to go on with: the journal's last one, if it is the one that the configuration describes; else a new one.
 pub(super) fn current_shift(shifts: &[Shift], configured: &Shift) -> (Arc<Shift>, bool) {
@@ -141,22 +137,7 @@ fn intact(ramdisk: &Root, version: &record::Version) -> Option<Local> {
     }
     // The same inode with another ctime: a chmod or a hard link does no harm, a write does.
     let same = local.ino == version.local.ino && stat.size == version.identity.size;
-    (same && hash(&file)? == version.hash).then_some(local)
-}
-
-fn hash(file: &OwnedFd) -> Option<Hash> {
-    let mut hasher = twox_hash::XxHash3_128::new();
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut at = 0;
-    loop {
-        match rustix::io::pread(file, &mut piece, at).ok()? {
-            0 => return Some(hasher.finish_128().into()),
-            count => {
-                hasher.write(&piece[..count]);
-                at += count as u64;
-            }
-        }
-    }
+    (same && hash_content(&file).ok()? == version.hash).then_some(local)
 }
 
 /// Takes in what landed but did not get into the journal; all of it where the journal was lost.

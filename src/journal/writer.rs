@@ -12,10 +12,8 @@ use crate::model::record::Record;
 
 use super::{Journal, JournalError};
 
-/// The shortest time between the beginnings of two commits, unless much is waiting.
+/// The shortest time between the beginnings of two commits, unless more is waiting than goes into one.
 const PACE: Duration = Duration::from_millis(10);
-/// So many waiting records are committed at once.
-const MUCH: usize = 1000;
 /// No more records than this in one commit: bounds its memory and its time.
 const BATCH_MAX: usize = 10_000;
 /// A commit that takes longer is reported as trouble.
@@ -112,7 +110,7 @@ impl<F: FnMut(News)> Grouper<F> {
         let _ = self.done.recv_timeout(LAST_WAIT);
     }
 
-    /// What is to be committed together, not before `earliest` unless much is waiting; `None`: no more will come.
+    /// What is to be committed together, not before `earliest`; `None`: no more will come.
     fn next_batch(&mut self, earliest: Instant) -> Option<Batch> {
         while self.waiting.is_empty() && !self.ending {
             match self.incoming.recv() {
@@ -120,7 +118,10 @@ impl<F: FnMut(News)> Grouper<F> {
                 Err(_) => self.ending = true,
             }
         }
-        self.receive(MUCH, earliest);
+        if self.waiting.len() < BATCH_MAX && !self.ending {
+            // Asleep, not receiving: else every record would wake this thread, and cost its sender more than itself.
+            thread::sleep(earliest.saturating_duration_since(Instant::now()));
+        }
         self.receive(BATCH_MAX, Instant::now());
         let rest = self.waiting.split_off(self.waiting.len().min(BATCH_MAX));
         let batch = std::mem::replace(&mut self.waiting, rest);

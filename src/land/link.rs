@@ -73,6 +73,9 @@ pub async fn run(
         if began.elapsed() > PAUSE_MAX {
             pause = PAUSE;
         }
+        if *stop.borrow() {
+            return;
+        }
         let refused = matches!(&end, SessionEnd::NotConnected(error) if ConnectError::is_refusal(error));
         let reason = end.to_string();
         tracing::info!(detector = link.detector.0, "{reason}");

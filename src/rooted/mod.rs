@@ -5,6 +5,7 @@
 //! same file system and appears under its name in one step, complete, by [`Staging::publish`].
 
 mod brand;
+mod content;
 mod directory;
 mod publish;
 mod root;
@@ -12,6 +13,7 @@ mod staging;
 mod walk;
 
 pub use brand::{BRAND_BYTES_MAX, BrandSpace};
+pub use content::hash_content;
 pub use directory::{DirAttributes, Made};
 pub use publish::{Attributes, Occupied, Publication, PublishError, Published, Replaced, set_mtime};
 pub use root::{FileStat, FileSystem, Root, RootError, Space};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::session::{Active, Control, Desk, StartStream};
 use crate::wire::frame::Decoder;
@@ -100,7 +100,7 @@ async fn greet(
     let session = SessionId(random()?);
     let nonce = random()?;
     let mut server = Server::new(&door.key, session, nonce);
-    if !door.open_to_others && !peer.ip().is_loopback() {
+    if !door.open_to_others && !peer.ip().to_canonical().is_loopback() {
         return refuse(stream, server, Refusal::KeyRequired).await;
     }
     let caller = match hear_out(&mut stream, &mut server).await {
@@ -116,9 +116,17 @@ async fn greet(
             let Some(active) = desk.admit(session, ppu, peer).await else {
                 return refuse(stream, server, Refusal::Busy).await;
             };
-            let decoder = welcome(&mut stream, server).await?;
-            tracing::info!(%peer, software = caller.software, "a PPU is here");
-            Ok(Some(Control { stream, decoder, active }))
+            match welcome(&mut stream, server).await {
+                Ok(decoder) => {
+                    tracing::info!(%peer, software = caller.software, "a PPU is here");
+                    Ok(Some(Control { stream, decoder, active }))
+                }
+                Err(error) => {
+                    // Else a session that never runs would keep every PPU out.
+                    desk.leave(&active);
+                    Err(error)
+                }
+            }
         }
         Role::Data { session, .. } => {
             let Some(active) = desk.session(session) else {
@@ -131,19 +139,23 @@ async fn greet(
     }
 }
 
+/// Each message has a deadline, however many pieces it comes in.
 async fn hear_out(stream: &mut TcpStream, server: &mut Server) -> Result<Caller, GreetError> {
+    let mut deadline = Instant::now() + STEP_TIMEOUT;
     loop {
         let mut bytes = vec![0; server.missing()?.max(1)];
-        let count =
-            timeout(STEP_TIMEOUT, stream.read(&mut bytes)).await.map_err(|_| GreetError::Silent)??;
+        let count = timeout_at(deadline, stream.read(&mut bytes)).await.map_err(|_| GreetError::Silent)??;
         if count == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         if let Some(caller) = server.feed(&bytes[..count])? {
             return Ok(caller);
         }
-        let sent = timeout(STEP_TIMEOUT, stream.write_all(&server.take_output())).await;
-        sent.map_err(|_| GreetError::Silent)??;
+        let answer = server.take_output();
+        if !answer.is_empty() {
+            deadline = Instant::now() + STEP_TIMEOUT;
+            timeout_at(deadline, stream.write_all(&answer)).await.map_err(|_| GreetError::Silent)??;
+        }
     }
 }
 

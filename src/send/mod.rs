@@ -8,3 +8,6 @@ mod source;
 mod spliced;
 mod staged;
 pub mod stream;
+
+#[cfg(test)]
+mod tests;

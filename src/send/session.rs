@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::jobs::Jobs;
 use super::listen::short;
-use crate::model::catalog::{Catalog, Word};
+use crate::model::catalog::{Catalog, Event, Word};
 use crate::model::offer::{Heartbeat, OFFER_PAGE_FILES, OFFER_WINDOW};
 use crate::model::send::SendReport;
 use crate::wire::control::{FromDetector, FromPpu};
@@ -30,6 +30,9 @@ const BEAT: Duration = Duration::from_secs(1);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes put together before they are written.
 const WRITE_BYTES: usize = 256 << 10;
+/// Most answers that wait to be written. A window of offers may end all at once, with as many wants declined; beyond that the PPU asks
+/// and does not listen.
+const UNSAID_MAX: usize = 4 * OFFER_WINDOW;
 /// Longest wait for the last words of a session.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -92,6 +95,15 @@ impl Desk {
         }
     }
 
+    /// What the watch saw, and time.
+    pub fn notice(&self, now: Instant, events: Vec<Event>) {
+        let mut catalog = self.catalog.borrow_mut();
+        for event in events {
+            catalog.event(now, event);
+        }
+        catalog.tick(now);
+    }
+
     /// Ends the present session and waits for its end.
     pub async fn dismiss(&self, reason: &'static str) {
         loop {
@@ -140,7 +152,8 @@ impl Desk {
         self.active.borrow().clone().filter(|active| active.borrow().id == id)
     }
 
-    fn leave(&self, active: &Rc<RefCell<Active>>) {
+    /// The session is over, or never began.
+    pub(super) fn leave(&self, active: &Rc<RefCell<Active>>) {
         let mut present = self.active.borrow_mut();
         if present.as_ref().is_some_and(|present| Rc::ptr_eq(present, active)) {
             *present = None;
@@ -314,7 +327,7 @@ fn hear(
             return Some(SessionEnd::Goodbye(crate::model::path::printable(reason.as_bytes())));
         }
     }
-    (catalog.unsaid() + replies.borrow().len() > OFFER_WINDOW).then_some(SessionEnd::Deaf)
+    (catalog.unsaid() + replies.borrow().len() > UNSAID_MAX).then_some(SessionEnd::Deaf)
 }
 
 async fn write(

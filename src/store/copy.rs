@@ -17,7 +17,7 @@ use crate::model::job::{CopyJob, CopyOutcome};
 use crate::model::path::{RelPath, printable};
 use crate::rooted::{
     Attributes, DirAttributes, FileStat, Occupied, Publication, PublishError, Published, RootError, Staged,
-    Staging,
+    Staging, hash_content,
 };
 
 /// A file up to this size is written at once.
@@ -120,7 +120,7 @@ impl Copy {
             }
             _ => CopyOutcome::Failed(error.to_string()),
         })?;
-        if (stat.ino, stat.ctime_ns) != (job.local.ino, job.local.ctime_ns) {
+        if !is_as_landed(job, &source, &stat) {
             return Err(source_changed(job).into());
         }
         let staged = staging.stage().map_err(|error| match error.errno {
@@ -384,6 +384,14 @@ fn directory_attributes(job: &CopyJob, settings: &Settings, directory: &RelPath)
         },
         _ => DirAttributes { uid: None, gid: None, mode: 0o755 },
     }
+}
+
+/// It is the file that landed, with the content that was verified. A user's chmod or hard link moves the ctime as a write does; then
+/// the content decides.
+fn is_as_landed(job: &CopyJob, source: &OwnedFd, stat: &FileStat) -> bool {
+    stat.ino == job.local.ino
+        && (stat.ctime_ns == job.local.ctime_ns
+            || stat.size == job.brand.identity.size && hash_content(source) == Ok(job.brand.hash))
 }
 
 fn source_changed(job: &CopyJob) -> CopyOutcome {

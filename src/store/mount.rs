@@ -99,10 +99,15 @@ impl Place {
         };
         for name in below {
             let next = match open(&dir, Path::new(name)) {
-                Err(Errno::NOENT) => match rustix::fs::mkdirat(&dir, name, TARGET_MODE) {
-                    Ok(()) | Err(Errno::EXIST) => open(&dir, Path::new(name)),
-                    Err(errno) => return Err(failed("mkdir", &self.target, errno)),
-                },
+                Err(Errno::NOENT) => {
+                    match rustix::fs::mkdirat(&dir, name, TARGET_MODE) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(errno) => return Err(failed("mkdir", &self.target, errno)),
+                    }
+                    // What is stored below it is durable only if it is.
+                    rustix::fs::fsync(&dir).map_err(|errno| failed("sync above", &self.target, errno))?;
+                    open(&dir, Path::new(name))
+                }
                 other => other,
             };
             dir = next.map_err(|errno| failed("open", &self.target, errno))?;

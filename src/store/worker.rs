@@ -31,7 +31,7 @@ pub(super) struct Worker<R> {
     last_mounted: Option<u64>,
     asked: HashMap<u64, Asked>,
     next_token: u64,
-    /// Last: what it holds of the others' descriptors it lets go when it has nothing in flight any more.
+    /// Dropped last: it cancels what is in flight, and waits for that.
     driver: Box<dyn Driver>,
 }
 

@@ -116,11 +116,16 @@ pub fn transfer(room: &Room, jobs: &[SendJob], sender: Side, receiver: Side) -> 
     pair.finish()
 }
 
+/// Called with each header.
+pub type OnBegin = Box<dyn FnMut(&FileHeader) -> Result<(), Refusal> + Send>;
+/// A driver's count of operations, once it is there.
+type Counter = Arc<Mutex<Arc<AtomicU64>>>;
+
 /// What can be different.
 pub struct Options {
     pub verify: bool,
     /// Called with each header when the file begins to land; may refuse it.
-    pub on_begin: Box<dyn FnMut(&FileHeader) -> Result<(), Refusal> + Send>,
+    pub on_begin: OnBegin,
     /// Where temporary files are made.
     pub staging: Option<PathBuf>,
     /// Puts something between the two ends.
@@ -137,7 +142,7 @@ pub struct Pair {
     pub jobs: Arc<Jobs>,
     pub events: Receiver<Event>,
     pub sockets: (TcpStream, TcpStream),
-    counts: (Arc<Mutex<Arc<AtomicU64>>>, Arc<Mutex<Arc<AtomicU64>>>),
+    counts: (Counter, Counter),
     expected: usize,
 }
 
@@ -158,7 +163,7 @@ impl Pair {
         let (events, receive_events) = mpsc::channel();
         let queue = Arc::new(Jobs::default());
         jobs.iter().for_each(|job| queue.push(job.clone()));
-        let counts: (Arc<Mutex<Arc<AtomicU64>>>, Arc<Mutex<Arc<AtomicU64>>>) = Default::default();
+        let counts: (Counter, Counter) = Default::default();
 
         let (source, jobs_of_sender, sent, count) =
             (room.source.clone(), Arc::clone(&queue), events.clone(), Arc::clone(&counts.0));
@@ -248,7 +253,7 @@ struct DirLander {
     staging: PathBuf,
     names: HashMap<TransferId, SendJob>,
     events: mpsc::Sender<Event>,
-    on_begin: Box<dyn FnMut(&FileHeader) -> Result<(), Refusal> + Send>,
+    on_begin: OnBegin,
 }
 
 impl Lander for DirLander {

@@ -31,7 +31,7 @@ fn what_was_committed_survives_sigkill() {
         for (count, up_to) in said.enumerate() {
             committed = up_to;
             if count + 1 == enough {
-                std::thread::sleep(Duration::from_micros(seed * 531));
+                std::thread::park_timeout(Duration::from_micros(seed * 531));
                 victim.kill().unwrap();
             }
         }

@@ -20,8 +20,6 @@ mod files;
 mod session;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod world;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -35,8 +33,9 @@ use super::offer::{Decline, Offered, Withdrawal};
 use super::path::RelPath;
 use super::shift::ShiftId;
 
-/// How long a file that is gone may still turn up under another name, before it counts as vanished.
-pub const VANISH_GRACE: Duration = Duration::from_millis(100);
+/// How long a file that is gone may still turn up under another name, before it counts as vanished: a stream may find it gone long
+/// before the watch, on a busy machine, has listed the directory that it was moved with.
+pub const VANISH_GRACE: Duration = Duration::from_secs(1);
 /// Most vanished files that are remembered until a PPU can be told, so that a long absence cannot exhaust the memory.
 pub const GHOSTS_MAX: usize = 1 << 20;
 
@@ -275,7 +274,8 @@ impl Catalog {
             State::Landed => {}
             State::Vanishing(_) if entry.offer != NO_OFFER => self.withdraw(slot, Withdrawal::Replaced),
             State::Vanishing(_) | State::Ghost => {
-                if !entry.landed && !entry.told && !same_content(&entry.identity, &identity) {
+                let counts = entry.produced || !entry.landed;
+                if counts && !entry.told && !same_content(&entry.identity, &identity) {
                     entry.superseded = entry.superseded.saturating_add(1);
                 }
             }
@@ -381,13 +381,14 @@ impl Catalog {
     }
 
     fn leave_backlog(&mut self, slot: Slot) {
-        let entry = &self.files[slot];
-        if entry.state == State::Ghost {
-            self.ghosts -= 1;
+        let entry = &mut self.files[slot];
+        match entry.state {
+            State::Waiting => {}
+            State::Ghost => self.ghosts -= 1,
+            _ => return,
         }
-        if matches!(entry.state, State::Waiting | State::Ghost) {
-            self.backlog.remove(entry.closed_us, slot, entry.identity.size);
-        }
+        entry.state = State::Outside;
+        self.backlog.remove(entry.closed_us, slot, entry.identity.size);
     }
 
     fn gone_all(&mut self, now: Instant, is_gone: impl Fn(&Entry) -> bool) {
@@ -478,6 +479,8 @@ impl Catalog {
         self.ghosts += 1;
         let entry = &mut self.files[slot];
         entry.state = State::Ghost;
+        // It may have landed at the end of that session: then the PPU knows it by its identity, and says so.
+        entry.fresh &= !entry.told;
         self.backlog.insert(entry.closed_us, slot, entry.identity.size);
     }
 

@@ -51,19 +51,16 @@ impl Catalog {
     pub fn session_ends(&mut self, now: Instant) {
         let Some(session) = self.session.take() else { return };
         for slot in session.offers.into_values() {
-            self.files[slot].offer = NO_OFFER;
-            match (self.files[slot].state, self.files[slot].since) {
-                (State::Sending | State::Sent, Since::Gone | Since::NewerGone) => {
-                    // It may have landed: then the PPU knows it by its identity.
-                    self.files[slot].fresh = false;
-                    self.vanish(now, slot);
+            let was_on_offer = self.is_on_offer(slot);
+            let entry = &mut self.files[slot];
+            entry.offer = NO_OFFER;
+            if was_on_offer {
+                entry.told = matches!(entry.since, Since::Nothing | Since::Closed | Since::Gone);
+                match (entry.state, entry.since) {
+                    (State::Vanishing(_), _) => {}
+                    (_, Since::Gone | Since::NewerGone) => self.vanish(now, slot),
+                    _ => self.wait(slot),
                 }
-                (State::Offered | State::Sending | State::Sent, since) => {
-                    self.files[slot].told = since != Since::Newer;
-                    self.wait(slot);
-                }
-                (State::Vanishing(_), _) => self.files[slot].told = true,
-                _ => {}
             }
         }
     }
@@ -124,7 +121,7 @@ impl Catalog {
             match session.offers.get(&offer).copied() {
                 Some(slot) => self.has_landed(now, slot),
                 // Withdrawn meanwhile, yet the PPU had it already: it must not believe that this version is still here.
-                None if offer.0 <= session.last_offer => session.gone.push(offer),
+                None if (1..=session.last_offer).contains(&offer.0) => session.gone.push(offer),
                 None => {}
             }
         }
@@ -190,7 +187,7 @@ impl Catalog {
         self.offer(at)
     }
 
-    /// Answers that wait to be said: more than [`OFFER_WINDOW`] show a PPU that asks and does not listen.
+    /// Answers that wait to be said: each ends an open offer, of which there are at most [`OFFER_WINDOW`], or a want.
     pub fn unsaid(&self) -> usize {
         self.session.as_ref().map_or(0, |session| session.words.len())
     }

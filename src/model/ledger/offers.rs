@@ -136,7 +136,9 @@ impl Ledger {
                     }
                     continue;
                 }
-                known_hash = (version.identity.size == file.identity.size).then_some(version.hash);
+                // What came back after it was gone may be gone from the ramdisk, too: it travels again.
+                let may_be_same = version.on_detector && version.identity.size == file.identity.size;
+                known_hash = may_be_same.then_some(version.hash);
             }
             if state.offers.len() >= OFFER_WINDOW {
                 tracing::error!(path = %file.path, "a detector offers more than the protocol allows; ignored");

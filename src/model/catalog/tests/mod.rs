@@ -1,5 +1,8 @@
 //! One rule after the other; `world` tries them all together.
 
+mod ppu;
+mod world;
+
 use std::time::{Duration, Instant};
 
 use super::*;

@@ -1,0 +1,190 @@
+//! A PPU that counts as the ledger does, as far as a detector sees it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::super::*;
+use crate::model::file_version::Hash;
+use crate::model::offer::Wanted;
+
+/// What a file holds, so that two are compared at a glance.
+pub(super) type Content = u64;
+
+/// Said to the detector.
+pub(super) enum ToDetector {
+    Want(Wanted),
+    Landed(OfferId),
+}
+
+pub(super) fn hash(content: Content) -> Hash {
+    Hash(u128::from(content).to_be_bytes())
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Ppu {
+    pub(super) has: BTreeMap<RelPath, Has>,
+    pub(super) offers: BTreeMap<OfferId, Open>,
+    wants: BTreeMap<TransferId, OfferId>,
+    unresolved: BTreeMap<RelPath, Identity>,
+    seen: BTreeSet<RelPath>,
+    transfers: u64,
+    pub(super) landed: u64,
+    pub(super) superseded: u64,
+    pub(super) lost: u64,
+}
+
+pub(super) struct Has {
+    identity: Identity,
+    pub(super) content: Content,
+    offer: Option<OfferId>,
+}
+
+#[derive(Debug)]
+pub(super) struct Open {
+    path: RelPath,
+    identity: Identity,
+    known: Option<Hash>,
+    wanted: bool,
+    withdrawn: Option<Withdrawal>,
+}
+
+impl Ppu {
+    pub(super) fn hear(&mut self, word: Word, say: &mut VecDeque<ToDetector>) {
+        match word {
+            Word::ShiftWord(_) => {}
+            Word::ManifestBegin => self.seen.clear(),
+            Word::Offer(files) => files.into_iter().for_each(|file| self.offered(file, say)),
+            Word::ManifestEnd => {
+                let seen = &self.seen;
+                self.has.retain(|path, _| seen.contains(path));
+                self.lost += self.unresolved.len() as u64;
+                self.unresolved.clear();
+            }
+            Word::Withdrawn(offer, why) => match self.offers.get_mut(&offer) {
+                Some(open) if open.wanted => open.withdrawn = Some(why),
+                Some(_) => self.end(offer, why),
+                None => {}
+            },
+            Word::Declined(transfer, why) => self.declined(transfer, why, say),
+            Word::Gone(offers) => {
+                self.has.retain(|_, has| !has.offer.is_some_and(|offer| offers.contains(&offer)));
+            }
+        }
+    }
+
+    fn offered(&mut self, file: Offered, say: &mut VecDeque<ToDetector>) {
+        let on_offer = self.offers.values().any(|open| open.path == file.path && open.withdrawn.is_none());
+        assert!(!on_offer, "{} is on offer twice", file.path);
+        self.seen.insert(file.path.clone());
+        self.resolve(&file);
+        self.superseded += u64::from(file.superseded);
+        let mut known = None;
+        if let Some(has) = self.has.get_mut(&file.path) {
+            if !file.fresh && has.identity == file.identity {
+                has.offer = Some(file.offer);
+                return say.push_back(ToDetector::Landed(file.offer));
+            }
+            known = Some(hash(has.content));
+        }
+        let Offered { path, identity, .. } = file;
+        self.offers.insert(file.offer, Open { path, identity, known, wanted: false, withdrawn: None });
+        self.want(file.offer, say);
+    }
+
+    fn resolve(&mut self, file: &Offered) {
+        let same = |identity: &Identity| same_content(identity, &file.identity);
+        let ended = match self.unresolved.remove(&file.path) {
+            Some(before) => !same(&before),
+            None => {
+                let renamed = self.unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
+                renamed.is_some_and(|path| self.unresolved.remove(&path).is_some())
+            }
+        };
+        self.superseded += u64::from(ended);
+    }
+
+    fn want(&mut self, offer: OfferId, say: &mut VecDeque<ToDetector>) {
+        let Some(open) = self.offers.get_mut(&offer) else { return };
+        open.wanted = true;
+        self.transfers += 1;
+        let transfer = TransferId(self.transfers);
+        self.wants.insert(transfer, offer);
+        say.push_back(ToDetector::Want(Wanted { transfer, offer, known_hash: open.known }));
+    }
+
+    fn end(&mut self, offer: OfferId, why: Withdrawal) {
+        let Some(open) = self.offers.remove(&offer) else { return };
+        match why {
+            // It landed in the session before, which broke before the detector heard of it.
+            _ if self.has_version(&open) => {}
+            Withdrawal::Reopened => {}
+            Withdrawal::Moved | Withdrawal::Replaced => self.superseded += 1,
+            Withdrawal::Vanished => self.lost += 1,
+        }
+    }
+
+    fn has_version(&self, open: &Open) -> bool {
+        self.has.get(&open.path).is_some_and(|has| has.identity == open.identity)
+    }
+
+    fn declined(&mut self, transfer: TransferId, why: Decline, say: &mut VecDeque<ToDetector>) {
+        let Some(offer) = self.wants.remove(&transfer) else { return };
+        let Some(open) = self.offers.get_mut(&offer) else { return };
+        open.wanted = false;
+        match why {
+            Decline::Busy | Decline::Vanished | Decline::Changed => {
+                if let Some(why) = open.withdrawn {
+                    self.end(offer, why);
+                }
+            }
+            Decline::Failed(_) => self.want(offer, say),
+            Decline::Unchanged { identity, .. } => {
+                let open = self.offers.remove(&offer).unwrap();
+                let Some(has) = self.has.get_mut(&open.path) else {
+                    self.offers.insert(offer, Open { known: None, ..open });
+                    return self.want(offer, say);
+                };
+                has.identity = identity;
+                has.offer = Some(offer);
+                say.push_back(ToDetector::Landed(offer));
+            }
+        }
+    }
+
+    pub(super) fn received(
+        &mut self,
+        transfer: TransferId,
+        received: Option<(Identity, Content)>,
+        say: &mut VecDeque<ToDetector>,
+    ) {
+        let Some(offer) = self.wants.remove(&transfer) else { return };
+        let Some(open) = self.offers.get_mut(&offer) else { return };
+        open.wanted = false;
+        match (received, open.withdrawn) {
+            (Some((identity, content)), _) => {
+                let open = self.offers.remove(&offer).unwrap();
+                self.unresolved.remove(&open.path);
+                self.has.insert(open.path, Has { identity, content, offer: Some(offer) });
+                self.landed += 1;
+                say.push_back(ToDetector::Landed(offer));
+            }
+            (None, Some(why)) => self.end(offer, why),
+            (None, None) => self.want(offer, say),
+        }
+    }
+
+    pub(super) fn link_down(&mut self) {
+        self.wants.clear();
+        for offer in self.offers.keys().copied().collect::<Vec<_>>() {
+            if let Some(why) = self.offers[&offer].withdrawn {
+                self.end(offer, why);
+            }
+        }
+        for open in std::mem::take(&mut self.offers).into_values() {
+            if !self.has_version(&open) {
+                self.unresolved.insert(open.path, open.identity);
+            }
+        }
+        self.has.values_mut().for_each(|has| has.offer = None);
+    }
+}
