@@ -7,9 +7,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ppu_uring::ops::{Recv, Splice};
-use ppu_uring::{AlignedBuf, Driver, Entry, Fd, Link, Op, Pipe};
+use ppu_uring::{AlignedBuf, Driver, Entry, Fd, FileHash, FileHasher, Link, Op, Pipe};
 use rustix::io::Errno;
-use twox_hash::XxHash3_128;
 
 use super::stream::StreamError;
 use crate::model::file_version::Hash;
@@ -18,7 +17,7 @@ use crate::wire::data::{DataError, Mark, SEGMENT_BYTES};
 
 /// Larger payloads are spliced: 256 KiB. Below, handing every splice to another thread costs more than the copy it saves.
 const BUFFERED_MAX: u64 = BUFFER_BYTES as u64;
-/// The buffer, and what is hashed at a time: stays in the processor's cache.
+/// The buffer: stays in the processor's cache.
 const BUFFER_BYTES: usize = 256 << 10;
 /// How often operations may end without having moved anything before the connection is given up.
 const STALLS_MAX: u32 = 100;
@@ -27,7 +26,7 @@ const STALLS_MAX: u32 = 100;
 pub(super) struct Payload {
     /// It ended at a mark, before its announced size.
     pub(super) cut: bool,
-    /// The hash of what was written (zeros without `verify`), or why it could not be written.
+    /// The hash of what was written (means nothing without `verify`), or why it could not be written.
     pub(super) written: Result<Hash, LandFailure>,
 }
 
@@ -40,11 +39,19 @@ pub(super) struct Receiving<'a> {
     buffer: AlignedBuf,
     /// Empty between payloads.
     pipe: Option<Pipe>,
+    hasher: FileHasher,
 }
 
 impl<'a> Receiving<'a> {
     pub(super) fn new(connection: TcpStream, verify: bool, driver: &'a mut dyn Driver) -> Self {
-        Self { socket: connection.into(), verify, driver, buffer: AlignedBuf::new(BUFFER_BYTES), pipe: None }
+        Self {
+            socket: connection.into(),
+            verify,
+            driver,
+            buffer: AlignedBuf::new(BUFFER_BYTES),
+            pipe: None,
+            hasher: FileHasher::default(),
+        }
     }
 
     /// A record of fixed size.
@@ -87,7 +94,7 @@ impl<'a> Receiving<'a> {
             if cut || start == size {
                 let written = match landing.failure {
                     Some(failure) => Err(failure),
-                    None => Ok(landing.hash.finish_128().into()),
+                    None => Ok(landing.hash.finish().into()),
                 };
                 return Ok(Payload { cut, written });
             }
@@ -122,7 +129,7 @@ impl<'a> Receiving<'a> {
             self.driver.submit(pair).map_err(|refused| StreamError::Engine(refused.into()))?;
             // While the next bytes come, this thread reads what has landed.
             if self.verify {
-                landing.hash_up_to(out, &mut self.buffer);
+                landing.hash_up_to(out, &mut self.hasher);
             }
             let before = (into, out);
             for done in self.driver.finish().map_err(StreamError::Engine)? {
@@ -149,7 +156,7 @@ impl<'a> Receiving<'a> {
             return self.copy(into, end, landing);
         }
         if self.verify {
-            landing.hash_up_to(end, &mut self.buffer);
+            landing.hash_up_to(end, &mut self.hasher);
         }
         if !poisoned {
             self.pipe = Some(pipe);
@@ -213,22 +220,13 @@ struct Landing {
     /// `None`: what comes is discarded.
     file: Option<Fd>,
     failure: Option<LandFailure>,
-    hash: XxHash3_128,
-    /// How far the file was hashed.
-    hashed: u64,
+    hash: FileHash,
 }
 
 impl Landing {
     fn new(file: Option<&Arc<OwnedFd>>, size: u64) -> Self {
         let file = file.map(|file| Fd::from(Arc::clone(file)));
-        let mut landing = Self { file, failure: None, hash: XxHash3_128::new(), hashed: 0 };
-        if let Some(file) = &landing.file {
-            // Its size first: tmpfs decides by it whether to use huge pages.
-            if let Err(errno) = rustix::fs::ftruncate(file, size) {
-                landing.fail("ftruncate", &errno.into());
-            }
-        }
-        landing
+        Self { file, failure: None, hash: FileHash::new(size) }
     }
 
     fn fail(&mut self, doing: &str, error: &io::Error) {
@@ -255,23 +253,15 @@ impl Landing {
         if verify {
             self.hash.write(bytes);
         }
-        self.hashed = at + bytes.len() as u64;
     }
 
     /// Hashes what has landed.
-    fn hash_up_to(&mut self, end: u64, piece: &mut [u8]) {
-        while self.hashed < end {
-            let Some(file) = &self.file else { return };
-            let wanted = (end - self.hashed).min(piece.len() as u64) as usize;
-            match rustix::io::pread(file, &mut piece[..wanted], self.hashed) {
-                Ok(0) => return self.fail("pread", &io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => {
-                    self.hash.write(&piece[..n]);
-                    self.hashed += n as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(errno) => return self.fail("pread", &errno.into()),
-            }
+    fn hash_up_to(&mut self, end: u64, hasher: &mut FileHasher) {
+        let Some(file) = &self.file else { return };
+        match hasher.advance(&mut self.hash, file, end) {
+            Ok(true) => {}
+            Ok(false) => self.fail("read", &io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => self.fail("read", &error),
         }
     }
 }

@@ -23,7 +23,8 @@ pub trait Lander {
     /// A file without a public name. Dropped, it leaves nothing behind.
     type Temp;
 
-    /// A file arrives. An empty temporary file, open for reading and writing, not in append mode.
+    /// A file arrives. A temporary file of the announced size already (tmpfs decides by it whether to use huge pages), open for reading and
+    /// writing, not in append mode.
     ///
     /// # Errors
     /// [`Refusal`].

@@ -3,16 +3,13 @@
 use std::io;
 
 use ppu_uring::ops::{Send, Splice};
-use ppu_uring::{Driver, Entry, Fd, Link, Op, PAGE_BYTES, Pipe};
-use twox_hash::XxHash3_128;
+use ppu_uring::{Driver, Entry, Fd, FileHash, FileHasher, Link, Op, PAGE_BYTES, Pipe};
 
 use super::source::Source;
 use super::stream::{STALLS_MAX, StreamError, send_all, send_rest};
 use crate::model::file_version::Hash;
 use crate::wire::data::{Mark, SEGMENT_BYTES};
 
-/// What is read at a time to be hashed: stays in the processor's cache, and is long enough to make the system call cheap.
-pub(super) const HASH_PIECE_BYTES: usize = 256 << 10;
 /// What is sent at a time in place of bytes that a file has lost.
 const ZEROS_BYTES: u64 = 256 << 10;
 
@@ -32,22 +29,23 @@ pub(super) struct Splicing<'a> {
     socket: &'a Fd,
     pipe: &'a Pipe,
     source: &'a Source,
-    hashing: Hashing<'a>,
+    hasher: &'a mut FileHasher,
+    hash: FileHash,
     /// The pipe saw an error, so it must not be used for another file: what is left in it would be sent as that file's.
     pub(super) poisoned: bool,
 }
 
 impl<'a> Splicing<'a> {
-    /// `pipe` is empty; `piece` is a buffer for hashing.
+    /// `pipe` is empty.
     pub(super) fn new(
         driver: &'a mut dyn Driver,
         socket: &'a Fd,
         pipe: &'a Pipe,
         source: &'a Source,
-        piece: &'a mut [u8],
+        hasher: &'a mut FileHasher,
     ) -> Self {
-        let hashing = Hashing { hash: XxHash3_128::new(), at: 0, piece };
-        Self { driver, socket, pipe, source, hashing, poisoned: false }
+        let hash = FileHash::new(source.size());
+        Self { driver, socket, pipe, source, hasher, hash, poisoned: false }
     }
 
     /// Sends `headers`, then every segment with the marks between them.
@@ -59,7 +57,7 @@ impl<'a> Splicing<'a> {
             let end = size.min(start + SEGMENT_BYTES);
             let cut = self.segment(start, end, headers.take())?;
             if end == size {
-                return Ok(cut.unwrap_or_else(|| Payload::Whole(self.hashing.hash.finish_128().into())));
+                return Ok(cut.unwrap_or_else(|| Payload::Whole(self.hash.finish().into())));
             }
             let mark = if cut.is_some() { Mark::EndsHere } else { Mark::GoesOn };
             send_all(self.driver, self.socket, mark.encode().to_vec(), true)?;
@@ -86,7 +84,7 @@ impl<'a> Splicing<'a> {
             let chain = self.chain(headers.take(), out, into, until);
             self.driver.submit(chain).map_err(|refused| StreamError::Engine(refused.into()))?;
             if cut.is_none() {
-                cut = self.hashing.advance(self.source, end);
+                cut = self.hash_up_to(end);
             }
             let before = (into, out);
             for done in self.driver.finish().map_err(StreamError::Engine)? {
@@ -114,6 +112,15 @@ impl<'a> Splicing<'a> {
         Ok(cut)
     }
 
+    /// Says why, where that is not possible.
+    fn hash_up_to(&mut self, end: u64) -> Option<Payload> {
+        match self.hasher.advance(&mut self.hash, &self.source.file, end) {
+            Ok(true) => None,
+            Ok(false) => Some(Payload::Shrunk),
+            Err(error) => Some(Payload::Failed(format!("read: {error}"))),
+        }
+    }
+
     /// What is still to be done, as far as it fits one chain: a short operation breaks it, then the counters tell what is left.
     fn chain(&self, headers: Option<Vec<u8>>, out: u64, into: u64, until: u64) -> Vec<Entry> {
         let link = Link::Soft;
@@ -138,7 +145,8 @@ impl<'a> Splicing<'a> {
             let bytes = room.min(until - at);
             let (from, to) = (self.source.file.clone(), self.pipe.into.clone());
             let (from_at, len) = (Some(at), bytes as u32);
-            let op = Splice { from, from_at, to, to_at: None, len, more: false, nonblock: false };
+            // The pipe is empty by then; if it were not, waiting for room would be waiting for ourselves.
+            let op = Splice { from, from_at, to, to_at: None, len, more: false, nonblock: true };
             chain.push(Entry { op: op.into(), token: INTO_PIPE, link });
             chain.push(out_of_pipe(bytes));
             at += bytes;
@@ -151,36 +159,9 @@ const HEADERS: u64 = 0;
 const INTO_PIPE: u64 = 1;
 const OUT_OF_PIPE: u64 = 2;
 
-/// Hashes the file in order, as far as it has been sent or is being sent.
-struct Hashing<'a> {
-    hash: XxHash3_128,
-    at: u64,
-    piece: &'a mut [u8],
-}
-
-impl Hashing<'_> {
-    /// Up to `end`; says why, where that is not possible.
-    fn advance(&mut self, source: &Source, end: u64) -> Option<Payload> {
-        while self.at < end {
-            let wanted = (end - self.at).min(self.piece.len() as u64) as usize;
-            let piece = &mut self.piece[..wanted];
-            match source.read(self.at, piece) {
-                Ok(read) if read == wanted => self.hash.write(piece),
-                Ok(_) => return Some(Payload::Shrunk),
-                Err(error) => return Some(Payload::Failed(format!("read: {error}"))),
-            }
-            self.at += wanted as u64;
-        }
-        None
-    }
-}
-
-/// The hash of a whole file, before anything of it is sent.
-pub(super) fn hash_of(source: &Source, piece: &mut [u8]) -> io::Result<Option<Hash>> {
-    let mut hashing = Hashing { hash: XxHash3_128::new(), at: 0, piece };
-    match hashing.advance(source, source.size()) {
-        None => Ok(Some(hashing.hash.finish_128().into())),
-        Some(Payload::Failed(reason)) => Err(io::Error::other(reason)),
-        Some(_) => Ok(None),
-    }
+/// The hash of a whole file, before anything of it is sent; `None`: it is shorter than it was.
+pub(super) fn hash_of(source: &Source, hasher: &mut FileHasher) -> io::Result<Option<Hash>> {
+    let mut hash = FileHash::new(source.size());
+    let whole = hasher.advance(&mut hash, &source.file, source.size())?;
+    Ok(whole.then(|| hash.finish().into()))
 }

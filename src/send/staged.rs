@@ -108,3 +108,92 @@ impl Batch {
         Ok(Closed { bytes: self.buffer, range: start..end, reports: reports.collect() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::file_version::{Identity, TransferId};
+    use crate::model::path::RelPath;
+    use crate::rooted::FileStat;
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+    use std::path::PathBuf;
+
+    struct Room(tempfile::TempDir);
+
+    impl Room {
+        fn file(&self) -> PathBuf {
+            self.0.path().join("x")
+        }
+
+        /// A file of `content`, opened as offered.
+        fn source(&self, content: &[u8], known_hash: Option<Hash>) -> (SendJob, Source) {
+            std::fs::write(self.file(), content).unwrap();
+            let stat = FileStat::of(File::open(self.file()).unwrap()).unwrap();
+            let FileStat { size, mtime_ns, ino, ctime_ns, .. } = stat;
+            let identity = Identity { size, mtime_ns, ino, ctime_ns };
+            let path = RelPath::new(b"x").unwrap();
+            let job = SendJob { transfer: TransferId(1), path, identity, known_hash };
+            let source = Source::open(&job, &|_| File::open(self.file()).map(Into::into));
+            (job, source.map_err(|outcome| format!("{outcome:?}")).unwrap())
+        }
+    }
+
+    fn room() -> Room {
+        Room(tempfile::tempdir_in("/dev/shm").unwrap())
+    }
+
+    #[test]
+    fn what_changes_after_it_was_opened_does_not_travel() {
+        let changes: [fn(&File); 3] = [
+            |file| file.write_all_at(b"X", 3).unwrap(),
+            |file| file.set_len(4).unwrap(),
+            |file| file.set_len(40).unwrap(),
+        ];
+        for change in changes {
+            let room = room();
+            let (job, source) = room.source(b"0123456789", None);
+            change(&File::options().write(true).open(room.file()).unwrap());
+            let mut batch = Batch::new(Vec::new());
+            let outcome = batch.add(&job, &source, Settling::AtOnce).unwrap_err();
+            let changed =
+                |why: &Decline, now: Option<Identity>| *why == Decline::Changed && now != Some(job.identity);
+            assert!(
+                matches!(&outcome, SendOutcome::Declined { why, identity } if changed(why, *identity)),
+                "{outcome:?}"
+            );
+            assert!(batch.close().is_err(), "nothing to send");
+        }
+    }
+
+    #[test]
+    fn what_is_known_does_not_travel() {
+        let room = room();
+        let (job, source) = room.source(b"0123456789", Some(Hash::of(b"0123456789")));
+        let outcome = Batch::new(Vec::new()).add(&job, &source, Settling::AtOnce).unwrap_err();
+        let why = Decline::Unchanged { identity: job.identity, settled: true };
+        assert_eq!(outcome, SendOutcome::Declined { why, identity: Some(job.identity) });
+    }
+
+    #[test]
+    fn a_batch_is_contiguous_and_bounded() {
+        let room = room();
+        let (mut job, source) = room.source(b"0123456789", None);
+        let mut batch = Batch::new(Vec::new());
+        for _ in 0..BATCH_FILES_MAX {
+            assert!(batch.suits(&job));
+            batch.add(&job, &source, Settling::AfterTick).unwrap();
+        }
+        assert!(!batch.suits(&job));
+        let closed = batch.close().map_err(drop).unwrap();
+        assert_eq!(closed.range.len(), headers_bytes(64) + 640 + 64 * TRAILER_BYTES);
+        assert_eq!(&closed.bytes[closed.range.start..][..4], b"BTCH");
+        assert_eq!(&closed.bytes[PAYLOAD_AT..][..20], b"01234567890123456789");
+
+        let empty = Batch::new(closed.bytes);
+        for (size, suits) in [(STAGED_FILE_MAX, true), (STAGED_FILE_MAX + 1, false)] {
+            job.identity.size = size;
+            assert_eq!(empty.suits(&job), suits);
+        }
+    }
+}

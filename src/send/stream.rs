@@ -6,12 +6,12 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use ppu_uring::ops::Send;
-use ppu_uring::{Done, Driver, Entry, Fd, Limits, Link, Op, Pipe, socket};
+use ppu_uring::{Done, Driver, Entry, Fd, FileHasher, Limits, Link, Op, Pipe, socket};
 
 use super::jobs::{Jobs, Next};
 use super::settle::Settling;
 use super::source::Source;
-use super::spliced::{HASH_PIECE_BYTES, Payload, Splicing, hash_of};
+use super::spliced::{Payload, Splicing, hash_of};
 use super::staged::{Batch, STAGED_FILE_MAX};
 use crate::model::file_version::Hash;
 use crate::model::offer::Decline;
@@ -77,7 +77,7 @@ pub fn run(settings: Settings<'_>, driver: &mut dyn Driver) -> Result<(), Stream
         report,
         driver,
         pipe: None,
-        piece: vec![0; HASH_PIECE_BYTES],
+        hasher: FileHasher::default(),
         sending: None,
         spare: Vec::new(),
     };
@@ -96,8 +96,7 @@ struct Stream<'a> {
     driver: &'a mut dyn Driver,
     /// Empty between files.
     pipe: Option<Pipe>,
-    /// For hashing.
-    piece: Vec<u8>,
+    hasher: FileHasher,
     /// A batch is being sent while the next is read; true once it is sent.
     sending: Option<Vec<SendReport>>,
     spare: Vec<u8>,
@@ -164,7 +163,7 @@ impl Stream<'_> {
             |doing: &str, error: io::Error| declined(Decline::Failed(format!("{doing}: {error}")), None);
         let source = Source::open(job, self.open)?;
         if job.known_hash.is_some() {
-            let hash = hash_of(&source, &mut self.piece).map_err(|error| failed("hash", error))?;
+            let hash = hash_of(&source, &mut self.hasher).map_err(|error| failed("hash", error))?;
             let now = source.now().map_err(|error| failed("statx", error))?;
             let Some(identity) = now.filter(|now| *now == job.identity && hash.is_some()) else {
                 return Err(declined(Decline::Changed, now));
@@ -184,7 +183,7 @@ impl Stream<'_> {
     fn splice(&mut self, source: &Source, pipe: Pipe) -> Result<SendOutcome, StreamError> {
         let mut headers = Vec::new();
         encode_headers(&[source.header], &mut headers);
-        let mut splicing = Splicing::new(self.driver, &self.socket, &pipe, source, &mut self.piece);
+        let mut splicing = Splicing::new(self.driver, &self.socket, &pipe, source, &mut self.hasher);
         let payload = splicing.run(headers)?;
         if !splicing.poisoned {
             self.pipe = Some(pipe);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::pair::*;
 use ppu_uringd::model::send::{SendJob, SendOutcome};
 
-const ROUNDS: u64 = 6;
+const ROUNDS: u64 = 4;
 
 /// Lets `change` loose on the file from the moment its payload begins to travel; every round must end with a verdict, and only
 /// `whole` versions may be published.
@@ -63,7 +63,7 @@ fn check(size: usize, whole: impl Fn(&Path) -> Vec<Vec<u8>>, change: impl Fn(&Pa
 }
 
 const MIB_AND_MORE: usize = 1_200_000;
-const LARGE: usize = 60 << 20;
+const LARGE: usize = 40 << 20;
 
 fn original(_: &Path) -> Vec<Vec<u8>> {
     vec![content(LARGE, 1)]

@@ -267,6 +267,7 @@ impl Lander for DirLander {
         }
         let temp = tempfile::Builder::new().prefix(".temp").tempfile_in(&self.staging);
         let (file, path) = temp.map_err(|e| Refusal::Failed(LandFailure::Io(e.to_string())))?.into_parts();
+        file.set_len(header.identity.size).unwrap();
         Ok((path, Arc::new(file.into())))
     }
 

@@ -50,6 +50,13 @@ pub fn writers(file: impl AsFd) -> Writers {
     }
 }
 
+/// Page faults of this thread so far that took no reading from a disk; 0 where that is not told.
+pub(crate) fn page_faults() -> u64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    getrusage(UsageWho::RUSAGE_THREAD)
+        .map_or(0, |usage| u64::try_from(usage.minor_page_faults()).unwrap_or(0))
+}
+
 /// The signal that ends a blocked system call of one of our worker threads. SIGURG: ignored by default, left alone by debuggers
 /// and C libraries, and of no other use as nobody sends out-of-band data.
 const INTERRUPT: libc::c_int = libc::SIGURG;
