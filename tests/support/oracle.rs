@@ -5,11 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ppu_uringd::model::file_version::Hash;
 
 use super::rig::{GID, Rig, UID};
-use super::wait_until;
+use super::{PATIENCE, wait_until};
 
 /// One file as the detector has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +56,20 @@ pub fn write(root: &Path, path: impl AsRef<Path>, content: &[u8]) {
 #[track_caller]
 pub fn check_all_stored(rig: &Rig) -> usize {
     let sources: Vec<_> = (0..rig.options.detectors).map(|d| tree(rig.source(d))).collect();
-    wait_until("nothing is pending", || {
+    // A close that the detector has not noticed yet is in no count: only the files themselves tell.
+    let all_there = |d: usize| [rig.landing(d), rig.stored(d)].iter().all(|place| tree(place) == sources[d]);
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
         let counts = rig.counts();
-        let settled = counts.pending == 0 && counts.produced > 0;
-        settled && (0..sources.len()).all(|d| names(&rig.landing(d)).len() >= sources[d].len())
-    });
+        let enough = |d: usize| names(&rig.stored(d)).len() >= sources[d].len();
+        let detectors = || 0..sources.len();
+        if counts.pending == 0 && counts.produced > 0 && detectors().all(enough) && detectors().all(all_there)
+        {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    assert_eq!(rig.counts().pending, 0, "nothing is pending");
     for (detector, source) in sources.iter().enumerate() {
         compare(source, &tree(&rig.landing(detector)), "the ramdisk");
         compare(source, &tree(&rig.stored(detector)), "the storage");

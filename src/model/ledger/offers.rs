@@ -67,10 +67,7 @@ impl Ledger {
             }
             !over
         });
-        for (_, offer) in state.offers.drain() {
-            let unresolved = Unresolved { shift: offer.shift, identity: offer.identity, fallen: None };
-            state.unresolved.insert(offer.path, unresolved);
-        }
+        let mut offers: Vec<(OfferId, Offer)> = state.offers.drain().collect();
         for (_, version) in state.landed.drain() {
             if let Some(version) = self.versions.get_mut(version) {
                 version.offer = None;
@@ -82,6 +79,31 @@ impl Ledger {
         state.beat.backlog_files = 0;
         state.beat.backlog_bytes = 0;
         state.blocked_since = None;
+        offers.sort_unstable_by_key(|(id, _)| *id); // the newest of a path comes last
+        for (_, offer) in offers {
+            match offer.withdrawn {
+                Some(why) => self.conclude(detector, offer, why, out),
+                None => self.leave_unresolved(detector, offer, out),
+            }
+        }
+    }
+
+    /// The next session will tell what becomes of it.
+    fn leave_unresolved(&mut self, detector: DetectorIndex, offer: Offer, out: &mut Vec<Order>) {
+        if self.has_landed(detector, &offer).is_some() {
+            return;
+        }
+        let unresolved = Unresolved { shift: offer.shift, identity: offer.identity, fallen: None };
+        let before = self.detectors[detector.index()].unresolved.insert(offer.path, unresolved);
+        if let Some(before) = before {
+            self.supersede_found(before, out);
+        }
+    }
+
+    /// The very version that is offered (again) has landed: the link broke before the detector heard so. It is counted already.
+    pub(super) fn has_landed(&self, detector: DetectorIndex, offer: &Offer) -> Option<VersionId> {
+        let newest = self.versions.newest(detector, &offer.path)?;
+        self.versions.get(newest).is_some_and(|v| v.identity == offer.identity).then_some(newest)
     }
 
     pub(super) fn manifest_begin(&mut self, detector: DetectorIndex) {
@@ -198,7 +220,12 @@ impl Ledger {
         path: &RelPath,
         out: &mut Vec<Order>,
     ) {
-        let Some(found) = self.detectors[detector.index()].unresolved.remove(path) else { return };
+        if let Some(found) = self.detectors[detector.index()].unresolved.remove(path) {
+            self.supersede_found(found, out);
+        }
+    }
+
+    fn supersede_found(&mut self, found: Unresolved, out: &mut Vec<Order>) {
         if let Some((version, _)) = found.fallen {
             self.record(Record::Unlanded { version }, out);
         }
@@ -233,11 +260,27 @@ impl Ledger {
         why: Withdrawal,
         out: &mut Vec<Order>,
     ) {
-        let Some(offer) = self.take_offer(detector, id) else { return };
+        if let Some(offer) = self.take_offer(detector, id) {
+            self.conclude(detector, offer, why, out);
+        }
+    }
+
+    /// Counts an offer that ended on the detector.
+    fn conclude(&mut self, detector: DetectorIndex, offer: Offer, why: Withdrawal, out: &mut Vec<Order>) {
+        let landed = self.has_landed(detector, &offer);
         match why {
             Withdrawal::Reopened => {}
+            Withdrawal::Moved | Withdrawal::Replaced if landed.is_some() => {}
             Withdrawal::Moved | Withdrawal::Replaced => self.supersede_unlanded(offer.shift, 1, out),
-            Withdrawal::Vanished => self.lose(detector, offer.shift, offer.path, offer.identity, out),
+            Withdrawal::Vanished => {
+                // Whatever had landed under this name is not there any more, either.
+                if let Some(older) = self.versions.newest(detector, &offer.path) {
+                    self.leave_detector(older, out);
+                }
+                if landed.is_none() {
+                    self.lose(detector, offer.shift, offer.path, offer.identity, out);
+                }
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 
 use super::copies::Health as StorageHealth;
-use super::detector::Link as DetectorLink;
+use super::detector::{Link as DetectorLink, Offer};
 use super::{Ledger, Now};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::shift::ShiftId;
@@ -125,11 +125,13 @@ impl Ledger {
     }
 
     /// Versions that have not landed; they are pending on every storage.
-    fn waiting_per_shift(&self) -> BTreeMap<ShiftId, u64> {
+    pub(super) fn waiting_per_shift(&self) -> BTreeMap<ShiftId, u64> {
         let mut waiting = BTreeMap::new();
-        for detector in &self.detectors {
+        for (index, detector) in self.detectors.iter().enumerate() {
             *waiting.entry(self.current.id).or_default() += detector.beat.backlog_files;
-            let offered = detector.offers.values().map(|offer| offer.shift);
+            let index = DetectorIndex(index as u16);
+            let counts = |offer: &&Offer| self.has_landed(index, offer).is_none();
+            let offered = detector.offers.values().filter(counts).map(|offer| offer.shift);
             let unresolved = detector.unresolved.values().map(|unresolved| unresolved.shift);
             for shift in offered.chain(unresolved) {
                 *waiting.entry(shift).or_default() += 1;

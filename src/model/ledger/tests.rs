@@ -300,10 +300,10 @@ impl World {
 
     /// pending + stored + failed + superseded + lost = produced, per storage (SPEC, terms).
     fn check(&self) {
-        let offered: usize = self.ledger.detectors.iter().map(|d| d.offers.len() + d.unresolved.len()).sum();
+        let offered = self.ledger.waiting_per_shift()[&ShiftId(1)];
         for storage in 0..STORAGES {
             let t = self.ledger.tallies.get(ShiftId(1), StorageIndex(storage as u16));
-            let sum = t.pending + t.stored + t.failed + t.superseded + t.lost + offered as u64;
+            let sum = t.pending + t.stored + t.failed + t.superseded + t.lost + offered;
             assert_eq!(sum, self.produced, "{t:?} and {offered} offered");
         }
     }
@@ -412,4 +412,18 @@ fn one_detectors_failure_leaves_the_other_alone() {
     world.tell(Fact::LinkDown { detector: index, session: Session(1), reason, refused: true });
     world.run(Event::Close { detector: 1, name: 1 });
     assert_eq!(world.detectors[1].wants.len(), 1);
+}
+
+#[test]
+fn what_has_landed_is_not_counted_again_when_it_is_offered_again() {
+    let mut world = World::new();
+    world.run(Event::Close { detector: 0, name: 1 });
+    world.run(Event::Land { detector: 0, how: 7 });
+    // The detector did not hear that it has landed, and a newer version comes.
+    let identity = world.detectors[0].files[&1];
+    world.offer(0, 1, identity, true);
+    world.check();
+    world.detectors[0].wants.clear();
+    world.run(Event::Close { detector: 0, name: 1 });
+    world.check();
 }
