@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -13,12 +14,16 @@ use rustix::io::Errno;
 use super::stream::StreamError;
 use crate::model::file_version::Hash;
 use crate::model::job::LandFailure;
-use crate::wire::data::{DataError, Mark, SEGMENT_BYTES};
+use crate::wire::data::{
+    BATCH_BYTES_MAX, BATCH_FILES_MAX, DataError, FileHeader, Mark, SEGMENT_BYTES, TRAILER_BYTES,
+};
 
 /// Larger payloads are spliced: 256 KiB. Below, handing every splice to another thread costs more than the copy it saves.
-const BUFFERED_MAX: u64 = BUFFER_BYTES as u64;
-/// The buffer: stays in the processor's cache.
-const BUFFER_BYTES: usize = 256 << 10;
+const BUFFERED_MAX: u64 = 256 << 10;
+/// What is received at a time: 256 KiB, stays in the processor's cache until it is hashed and written.
+const RECV_BYTES: usize = 256 << 10;
+/// Holds what follows the headers of any batch of small files, so that nothing in it is ever moved.
+const BUFFER_BYTES: usize = BATCH_BYTES_MAX as usize + BATCH_FILES_MAX * TRAILER_BYTES;
 /// How often operations may end without having moved anything before the connection is given up.
 const STALLS_MAX: u32 = 100;
 
@@ -37,6 +42,10 @@ pub(super) struct Receiving<'a> {
     driver: &'a mut dyn Driver,
     /// Lent to the driver while it receives.
     buffer: AlignedBuf,
+    /// Received and not yet used.
+    held: Range<usize>,
+    /// So many bytes that are still to come may be received before they are needed: none of them will be spliced.
+    ahead: u64,
     /// Empty between payloads.
     pipe: Option<Pipe>,
     hasher: FileHasher,
@@ -49,6 +58,8 @@ impl<'a> Receiving<'a> {
             verify,
             driver,
             buffer: AlignedBuf::new(BUFFER_BYTES),
+            held: 0..0,
+            ahead: 0,
             pipe: None,
             hasher: FileHasher::default(),
         }
@@ -57,7 +68,7 @@ impl<'a> Receiving<'a> {
     /// A record of fixed size.
     pub(super) fn record<const N: usize>(&mut self) -> Result<[u8; N], StreamError> {
         self.fill(N, false)?;
-        Ok(self.buffer.first_chunk().copied().unwrap_or([0; N]))
+        Ok(self.take(N).first_chunk().copied().unwrap_or([0; N]))
     }
 
     /// A record where the connection may as well have ended.
@@ -65,7 +76,7 @@ impl<'a> Receiving<'a> {
         if !self.fill(N, true)? {
             return Ok(None);
         }
-        Ok(self.buffer.first_chunk().copied())
+        Ok(self.take(N).first_chunk().copied())
     }
 
     /// `count` records in a row, which fit the buffer.
@@ -75,7 +86,14 @@ impl<'a> Receiving<'a> {
         each: impl FnMut(&[u8; N]) -> Result<(), DataError>,
     ) -> Result<(), StreamError> {
         self.fill(count * N, false)?;
-        self.buffer[..count * N].as_chunks().0.iter().try_for_each(each).map_err(StreamError::from)
+        self.take(count * N).as_chunks().0.iter().try_for_each(each).map_err(StreamError::from)
+    }
+
+    /// What these headers announce comes next.
+    pub(super) fn expect(&mut self, headers: &[FileHeader]) {
+        let small = headers.iter().all(|header| header.identity.size <= BUFFERED_MAX);
+        let payload: u64 = headers.iter().map(|header| header.identity.size.min(BUFFERED_MAX)).sum();
+        self.ahead = if small { payload + (headers.len() * TRAILER_BYTES) as u64 } else { 0 };
     }
 
     /// `size` bytes with the marks between their segments, into `file`; without one they are discarded.
@@ -105,9 +123,10 @@ impl<'a> Receiving<'a> {
     fn copy(&mut self, start: u64, end: u64, landing: &mut Landing) -> Result<(), StreamError> {
         let mut at = start;
         while at < end {
-            let bytes = (end - at).min(BUFFER_BYTES as u64) as usize;
+            let bytes = (end - at).min(RECV_BYTES as u64) as usize;
             self.fill(bytes, false)?;
-            landing.write(at, &self.buffer[..bytes], self.verify);
+            let verify = self.verify;
+            landing.write(at, self.take(bytes), verify);
             at += bytes as u64;
         }
         Ok(())
@@ -181,13 +200,27 @@ impl<'a> Receiving<'a> {
         pair
     }
 
-    /// Receives exactly `bytes` into the buffer. False: the connection had ended before the first, and it `may_end`.
+    /// The next `bytes` of those that are held.
+    fn take(&mut self, bytes: usize) -> &[u8] {
+        let start = self.held.start;
+        self.held.start += bytes;
+        self.buffer.get(start..start + bytes).unwrap_or_default()
+    }
+
+    /// Receives until at least `bytes` are held. False: the connection had ended before the first, and it `may_end`.
     fn fill(&mut self, bytes: usize, may_end: bool) -> Result<bool, StreamError> {
-        let mut filled = 0;
         let mut stalls = 0;
-        while filled < bytes {
+        while self.held.len() < bytes {
+            if self.held.is_empty() {
+                self.held = 0..0;
+            }
+            let missing = bytes - self.held.len();
+            let ahead = usize::try_from(self.ahead).unwrap_or(usize::MAX).min(RECV_BYTES);
+            let end = (self.held.end + missing.max(ahead)).min(BUFFER_BYTES);
+            let range = self.held.end..end;
             let buf = std::mem::replace(&mut self.buffer, AlignedBuf::new(0));
-            let recv = Recv { from: self.socket.clone(), buf, range: filled..bytes, all: true };
+            let all = range.len() == missing;
+            let recv = Recv { from: self.socket.clone(), buf, range, all };
             let chain = vec![Entry { op: recv.into(), token: 0, link: Link::No }];
             self.driver.submit(chain).map_err(|refused| StreamError::Engine(refused.into()))?;
             let Some(done) = self.driver.finish().map_err(StreamError::Engine)?.pop() else {
@@ -198,11 +231,12 @@ impl<'a> Receiving<'a> {
             if let Op::Recv(recv) = done.op {
                 self.buffer = recv.buf;
             }
-            let moved = moved.map_err(StreamError::Lost)? as usize;
+            let moved = moved.map_err(StreamError::Lost)?;
             if ended_now {
-                return if may_end && filled == 0 { Ok(false) } else { Err(ended()) };
+                return if may_end && self.held.is_empty() { Ok(false) } else { Err(ended()) };
             }
-            filled += moved;
+            self.held.end += moved as usize;
+            self.ahead = self.ahead.saturating_sub(u64::from(moved));
             stalls = if moved == 0 { stalls + 1 } else { 0 };
             if stalls > STALLS_MAX {
                 return Err(stalled());

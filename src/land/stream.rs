@@ -117,6 +117,7 @@ fn receive_headers(receiving: &mut Receiving<'_>) -> Result<Option<Vec<FileHeade
         Ok(())
     })?;
     check_batch(&headers)?;
+    receiving.expect(&headers);
     Ok(Some(headers))
 }
 

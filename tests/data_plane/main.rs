@@ -284,6 +284,51 @@ fn nonsense_ends_the_connection() {
     }
 }
 
+/// Our sender lets a larger file travel alone, but the protocol does not ask for it.
+#[test]
+fn a_batch_may_mix_what_is_buffered_and_what_is_spliced() {
+    use ppu_uringd::wire::data::{FileHeader, Status, Trailer, encode_headers};
+    use std::io::Write;
+    for receiver in [URING, SYSCALL] {
+        let room = Room::new();
+        let sizes = [100, 300_000, 0, 200_000, 400_000];
+        let mut jobs = Vec::new();
+        for (i, &size) in sizes.iter().enumerate() {
+            room.put(&i.to_string(), &content(size, i as u64));
+            jobs.push(room.job(i as u64, &i.to_string()));
+        }
+        let headers: Vec<_> = jobs
+            .iter()
+            .map(|job| FileHeader { transfer: job.transfer, identity: job.identity, mode: 0o600 })
+            .collect();
+        let mut bytes = Vec::new();
+        encode_headers(&headers, &mut bytes);
+        sizes.iter().enumerate().for_each(|(i, &size)| bytes.extend(content(size, i as u64)));
+        for (i, job) in jobs.iter().enumerate() {
+            let hash = Hash::of(&content(sizes[i], i as u64));
+            let (transfer, identity) = (job.transfer, job.identity);
+            Trailer { transfer, status: Status::Unchanged, settled: true, hash, identity }.encode(&mut bytes);
+        }
+        let (mut near, far) = connection();
+        let (_idle, other) = connection();
+        let pair = Pair::start_between(&room, &jobs, (URING, other), (receiver, far), Options::default());
+        pair.jobs.close();
+        // In pieces that end nowhere in particular.
+        bytes.chunks(70_001).for_each(|piece| near.write_all(piece).unwrap());
+        near.shutdown(Shutdown::Write).unwrap();
+        loop {
+            match pair.events.recv_timeout(HANG).unwrap() {
+                Event::ReceiverEnd(end) => break end.unwrap(),
+                Event::Landed(report) => drop(report.outcome.unwrap()),
+                Event::Sent(_) | Event::SenderEnd(_) => {}
+            }
+        }
+        for (i, &size) in sizes.iter().enumerate() {
+            assert!(room.landed(&i.to_string()) == Some(content(size, i as u64)), "{receiver:?} file {i}");
+        }
+    }
+}
+
 #[test]
 fn shutdown_ends_both_sides_at_once_wherever_they_are() {
     for (sender, receiver) in ENGINES {

@@ -24,6 +24,9 @@ const CANCEL_PAUSE: Duration = Duration::from_millis(10);
 const SUBMIT_TRIES: u32 = 200;
 const SUBMIT_PAUSE: Duration = Duration::from_millis(5);
 
+/// Longest wait of a ring that nobody can wake.
+const BROKEN_WAIT: Duration = Duration::from_millis(100);
+
 /// `user_data` of what does not come from a chain; slots are numbered from 0 up.
 const WAKE: u64 = u64::MAX;
 const CANCEL: u64 = u64::MAX - 1;
@@ -219,6 +222,9 @@ impl Driver for Ring {
     }
 
     fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        // A broken ring cannot hear its waker any more.
+        let at_most =
+            if self.broken { Some(at_most.unwrap_or(BROKEN_WAIT).min(BROKEN_WAIT)) } else { at_most };
         let deadline = at_most.and_then(|d| Instant::now().checked_add(d));
         loop {
             self.harvest();
