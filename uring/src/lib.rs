@@ -26,12 +26,12 @@ mod threads;
 
 pub use buf::{AlignedBuf, PAGE_BYTES};
 pub use driver::{Done, Driver, Entry, Link, Refusal, Refused, Waker};
-pub use engine::{Choice, Engine, EngineError, Limits, Opened, open_engine};
+pub use engine::{Choice, DEPTH_MAX, Engine, EngineError, Limits, Opened, open_engine};
 pub use faulty::{Fault, Faulty};
 pub use fd::Fd;
 pub use file_hash::{FileHash, FileHasher};
 pub use mapping::Mapping;
 pub use ops::Op;
-pub use pipe::Pipe;
+pub use pipe::{PIPE_BYTES, Pipe};
 pub use ring::Ring;
 pub use threads::Threads;
