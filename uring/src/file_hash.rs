@@ -80,7 +80,8 @@ impl FileHasher {
         if matches!(hash.source, Source::Undecided) {
             hash.source = self.choose(&file, hash.size);
         }
-        let faults_before = sys::page_faults();
+        let mapped = matches!(hash.source, Source::Mapped(_));
+        let faults_before = if mapped { sys::page_faults() } else { 0 };
         while hash.at < end {
             let wanted = (end - hash.at).min(PIECE_BYTES as u64) as usize;
             let whole = match &hash.source {
@@ -92,7 +93,7 @@ impl FileHasher {
             }
             hash.at += wanted as u64;
         }
-        if matches!(hash.source, Source::Mapped(_)) {
+        if mapped {
             hash.faults += sys::page_faults().saturating_sub(faults_before);
             if hash.faults > FAULTS_MAX_PER_MIB * (1 + (hash.at >> 20)) {
                 hash.source = Source::Read;
