@@ -228,3 +228,55 @@ fn a_chmod_before_storing_does_no_harm() {
     std::fs::create_dir_all(rig.storage.path().join("data")).unwrap();
     assert_eq!(check_all_stored(&rig), 5);
 }
+
+/// Row 47: the journal is gone. What lies on the ramdisk tells what it is; nothing is sent twice.
+#[test]
+fn row_47_a_lost_journal_is_rebuilt() {
+    if !is_root("row_47_a_lost_journal_is_rebuilt") {
+        return;
+    }
+    let mut rig = Rig::start(Options::default());
+    for n in 0..50u64 {
+        write(rig.source(0), format!("a/{n}"), &content(n, 10_000));
+    }
+    check_all_stored(&rig);
+    rig.ppu.take().unwrap().kill();
+    for file in names(&rig.dir.path().join("ppu.state")) {
+        if file.to_string_lossy().starts_with("journal.db") {
+            std::fs::remove_file(rig.dir.path().join("ppu.state").join(file)).unwrap();
+        }
+    }
+    rig.start_ppu();
+    write(rig.source(0), "later", b"later");
+    assert_eq!(check_all_stored(&rig), 51);
+    assert_eq!(rig.status().unwrap().detectors[0].landed.files, 1, "only the later file travelled");
+    assert_eq!(rig.counts().produced, 51);
+}
+
+/// Another user in the configuration begins a new shift; what is still to be stored of the old one stays the old user's.
+#[test]
+fn another_user_begins_a_new_shift() {
+    if !is_root("another_user_begins_a_new_shift") {
+        return;
+    }
+    let mut rig = Rig::prepare(Options::default());
+    rig.storage.unmount();
+    rig.start_detector(0);
+    rig.start_ppu();
+    write(rig.source(0), "old", b"old");
+    wait_until("it has landed", || rig.landing(0).join("old").exists());
+    assert!(rig.ppu.take().unwrap().stop().success());
+    let config = std::fs::read_to_string(rig.ppu_config()).unwrap();
+    std::fs::write(rig.ppu_config(), config.replace("uid = 12345", "uid = 23456")).unwrap();
+    rig.start_ppu();
+    rig.wait_linked();
+    write(rig.source(0), "new", b"new");
+    let of_new = |root: &Path| root.join("d0/23456_54321/new");
+    wait_until("the new file has landed", || of_new(rig.ppu_ramdisk.path()).exists());
+    rig.storage.mount_image();
+    std::fs::create_dir_all(rig.storage.path().join("data")).unwrap();
+    wait_until("both are stored", || rig.counts().copied == 2);
+    assert_eq!(rig.status().unwrap().shifts.len(), 2);
+    assert_eq!(std::fs::read(rig.stored(0).join("old")).unwrap(), b"old");
+    assert_eq!(std::fs::read(of_new(&rig.storage.path().join("data"))).unwrap(), b"new");
+}

@@ -25,7 +25,7 @@ use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::ledger::{DetectorSettings, Fact, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::path::RelPath;
-use crate::model::record::{LiveVersion, Record};
+use crate::model::record::LiveVersion;
 use crate::model::replica_path::{Target, TargetError};
 use crate::model::shift::{Place, Shift, ShiftId};
 use crate::model::status::StatusReport;
@@ -116,19 +116,9 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
 
     let configured = configured_shift(&config)?;
     let mut opened = open_journal(&config)?;
-    let (current, is_new) = restore::current_shift(&opened.loaded.shifts, &configured);
-    let (mut ledger, mut orders) = restore::ledger(
-        settings(&config),
-        Arc::clone(&current),
-        &mut opened,
-        &ramdisk,
-        staging.brands(),
-        now(),
-    );
-    if is_new {
-        ledger.note(Record::Shift((*current).clone()), &mut orders);
-        orders.rotate_right(1); // before the first version that belongs to it
-    }
+    let (ledger, orders) =
+        restore::ledger(settings(&config), &configured, &mut opened, &ramdisk, staging.brands(), now());
+    let shift = ledger.current_shift().id.stamp();
     let damaged = matches!(opened.origin, Origin::SetAside { .. });
 
     let (inputs, hub_inputs) = mpsc::channel();
@@ -175,7 +165,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     }
 
     let start_landing = start_landing(&config, &engine, &staging, inputs.clone());
-    tracing::info!(shift = %current.id.stamp(), engine = %engine.engine(), "ppu-uringd ppu is running");
+    tracing::info!(shift, engine = %engine.engine(), "ppu-uringd ppu is running");
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.

@@ -13,7 +13,7 @@ use crate::model::shift::{Shift, ShiftId};
 use crate::rooted::{BrandSpace, FileStat, Root, hash_content};
 
 /// The shift to go on with: the journal's last one, if it is the one that the configuration describes; else a new one.
-pub(super) fn current_shift(shifts: &[Shift], configured: &Shift) -> (Arc<Shift>, bool) {
+fn current_shift(shifts: &[Shift], configured: &Shift) -> (Arc<Shift>, bool) {
     match shifts.last() {
         // A directory with $SHIFT in it names the start of the shift that it was filled in for.
         Some(last) if is_same(last, configured) => (Arc::new(last.clone()), false),
@@ -36,7 +36,7 @@ fn is_same(last: &Shift, configured: &Shift) -> bool {
 /// A ledger that knows what the journal knows, and what landed right before a crash.
 pub(super) fn ledger(
     settings: Settings,
-    current: Arc<Shift>,
+    configured: &Shift,
     opened: &mut Opened<Vec<LiveVersion>>,
     ramdisk: &Root,
     brands: BrandSpace,
@@ -45,8 +45,13 @@ pub(super) fn ledger(
     let mut out = Vec::new();
     let (detectors, storages) = (settings.detectors.len(), settings.storages.len());
     let ids: Vec<Arc<str>> = settings.detectors.iter().map(|detector| Arc::clone(&detector.id)).collect();
-    let mut ledger = Ledger::new(settings, Arc::clone(&current));
     let began = Instant::now();
+    let (current, is_new) = current_shift(&opened.loaded.shifts, configured);
+    let mut ledger = Ledger::new(settings, Arc::clone(&current));
+    if is_new {
+        // The first record: versions that belong to it may follow.
+        ledger.note(Record::Shift((*current).clone()), &mut out);
+    }
 
     for shift in &opened.loaded.shifts {
         ledger.restore_shift(Arc::new(shift.clone()));

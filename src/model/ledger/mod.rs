@@ -195,6 +195,11 @@ impl Ledger {
         sequence
     }
 
+    /// The shift that files closed now belong to.
+    pub fn current_shift(&self) -> &Shift {
+        &self.current
+    }
+
     fn shift(&self, id: ShiftId) -> Option<&Arc<Shift>> {
         self.shifts.get(&id)
     }
