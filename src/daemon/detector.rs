@@ -17,9 +17,13 @@ use crate::model::catalog::{Catalog, Event};
 use crate::model::offer::Heartbeat;
 use crate::send::listen::{self, Door};
 use crate::send::session::Desk;
+use crate::send::shift_log::Known;
+use crate::send::shifts::{KeepError, Keeper, Kept, make_marks};
 use crate::watch::{self, Watch, WatchError};
 use crate::wire::handshake::Key;
 
+/// How often it is looked whether this machine's clock is being set.
+const CLOCK_LOOK: Duration = Duration::from_secs(1);
 /// How long the end waits for sessions.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Batches of events under way from the watch to the catalog; while they are not taken, the kernel keeps the rest.
@@ -37,6 +41,9 @@ pub enum DetectorError {
     /// Neither engine.
     #[error(transparent)]
     Engine(#[from] ppu_uring::EngineError),
+    /// Shifts cannot be remembered.
+    #[error(transparent)]
+    Shifts(#[from] KeepError),
     /// The ramdisk cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
@@ -86,7 +93,9 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
     };
-    let watch = watch::start(watch::Settings::new(config.ramdisk.clone(), config.ignore.clone()), tell)?;
+    let mut settings = watch::Settings::new(config.ramdisk.clone(), config.ignore.clone());
+    settings.marks = Some(make_marks(&config.state_dir)?);
+    let watch = watch::start(settings, tell)?;
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
     let served = runtime::block_on(engine.engine(), serve(&config, key, engine, listener, watch, seen));
     served.map_err(|source| DetectorError::Io { operation: "run the control plane", source })?
@@ -104,12 +113,18 @@ async fn serve(
     listener.set_nonblocking(true).map_err(listening)?;
     let listener = TcpListener::from_std(listener).map_err(listening)?;
     let start_stream = sending::starter(watch.ramdisk(), engine.choice());
-    let desk = Rc::new(Desk::new(Catalog::new(Instant::now()), Box::new(move || vitals(&watch))));
+    let (saved, saves) = mpsc::unbounded_channel();
+    let ramdisk = watch.ramdisk();
+    let clock = move || ramdisk.root().file_clock_ns();
+    // Nobody waits for what is saved at the end.
+    let Kept { keeper, known } = Keeper::open(&config.state_dir, clock, move |revision| drop(saved.send(revision)))?;
+    let desk = Desk::new(catalog(known), Box::new(move || vitals(&watch)), Box::new(keeper));
+    let desk = Rc::new(desk);
     let door = Door { open_to_others: config.key_file.is_some() || config.insecure, key };
     let (stop, stopped) = flag::channel(false);
     let listening =
         tokio::task::spawn_local(listen::serve(listener, door, Rc::clone(&desk), start_stream, stopped));
-    let noticing = tokio::task::spawn_local(notice(desk, seen));
+    let noticing = tokio::task::spawn_local(notice(desk, seen, saves));
     let signal = signals::end().await;
     tracing::info!("{signal}: stopping");
     let _ = stop.send(true);
@@ -120,6 +135,17 @@ async fn serve(
     noticing.abort();
     let _ = noticing.await;
     Ok(())
+}
+
+/// That knows the shifts of earlier processes.
+fn catalog(known: Known) -> Catalog {
+    let mut catalog = Catalog::new(Instant::now());
+    catalog.restore_shifts(known.spans);
+    if let Some((before, after)) = known.step {
+        tracing::warn!("this machine's clock was set; files whose shift cannot be told any more are held");
+        catalog.clock_was_set(before, after);
+    }
+    catalog
 }
 
 /// What a heartbeat says beside the backlog.
@@ -133,8 +159,10 @@ fn vitals(watch: &Watch) -> Heartbeat {
     }
 }
 
-/// Passes on to the catalog what the watch sees, and time.
-async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>) {
+/// Passes on to the catalog what the watch sees, what is saved, and time.
+async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>, mut saves: mpsc::UnboundedReceiver<u64>) {
+    let mut clock = tokio::time::interval(CLOCK_LOOK);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let next_tick = desk.catalog.borrow().next_tick();
         let tick = async {
@@ -148,6 +176,14 @@ async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>) {
                 Some(batch) => batch,
                 None => return,
             },
+            Some(revision) = saves.recv() => {
+                desk.shifts_saved(revision);
+                continue;
+            }
+            _ = clock.tick() => {
+                desk.look_at_clock();
+                continue;
+            }
             () = tick => Vec::new(),
         };
         desk.notice(Instant::now(), batch);

@@ -11,4 +11,6 @@ pub mod record;
 pub mod replica_path;
 pub mod send;
 pub mod shift;
+pub mod shift_report;
+pub mod shift_request;
 pub mod status;

@@ -5,6 +5,7 @@
 //! same file system and appears under its name in one step, complete, by [`Staging::publish`].
 
 mod brand;
+mod clock;
 mod content;
 mod directory;
 mod publish;

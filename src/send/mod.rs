@@ -4,6 +4,8 @@ pub mod jobs;
 pub mod listen;
 pub mod session;
 pub mod settle;
+pub mod shift_log;
+pub mod shifts;
 mod source;
 mod spliced;
 mod staged;

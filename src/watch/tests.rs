@@ -55,7 +55,7 @@ impl Rig {
         settings.quiet = QUIET;
         set(&mut settings);
         let (batches, known) = (None, BTreeMap::new());
-        let mut rig = Self { dir, watch: None, batches, known, scan: 0, scans_ended: 0, closes: Vec::new() };
+        let mut rig = Self { dir, watch: None, batches, known, scan: 0, scans_ended: 0, closes: Vec::new(), marks: Vec::new() };
         rig.start(settings);
         rig
     }
@@ -105,6 +105,8 @@ impl Rig {
                 self.known.retain(|path, _| !below(path));
             }
             Event::ScanBegins => self.scan += 1,
+            Event::Mark(number) => self.marks.push((number, self.closes.len())),
+            Event::Overflow => {}
             Event::ScanEnds => {
                 self.known.retain(|_, known| known.scan == self.scan);
                 self.scans_ended += 1;

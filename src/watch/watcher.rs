@@ -82,6 +82,8 @@ struct View<T> {
     ramdisk: Ramdisk,
     watches: Watches,
     tree: Tree,
+    /// Of the directory of marks.
+    marks: Option<Wd>,
     candidates: Candidates,
     skipped: Arc<AtomicU64>,
     /// Counts what is skipped: not in a listing of what was listed before.
@@ -111,13 +113,14 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
     ) -> Result<Self, WatchError> {
         let inotify = Inotify::init().map_err(WatchError::Inotify)?;
         let now = Instant::now();
-        let view = View {
+        let mut view = View {
             candidates: Candidates::new(settings.quiet),
             settings,
             ignore,
             ramdisk,
             watches: inotify.watches(),
             tree: Tree::default(),
+            marks: None,
             skipped,
             counting: true,
             limit: Limit::Enough,
@@ -125,6 +128,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
             tell,
             told: ControlFlow::Continue(()),
         };
+        view.watch_marks()?;
         let urgent = Walk::default();
         Ok(Self {
             inotify,
@@ -257,6 +261,8 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
         self.inotify = Inotify::init().map_err(WatchError::Inotify)?;
         self.view.watches = self.inotify.watches();
         self.view.tree = Tree::default();
+        self.view.watch_marks()?;
+        self.view.push(Event::Overflow);
         self.urgent = Walk::default();
         self.lost = false;
         self.scan_everything(Cause::Start);
@@ -284,7 +290,11 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
             tracing::warn!(
                 "more happened than the kernel keeps (sysctl fs.inotify.max_queued_events): everything is listed again"
             );
+            self.view.push(Event::Overflow);
             return self.scan_everything(Cause::Overflow);
+        }
+        if self.view.marks == Some(wd) {
+            return self.view.mark(name);
         }
         let Some(name) = name else { return self.directory_itself(wd, mask) };
         let name = name.as_bytes();
@@ -338,6 +348,22 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
         } else {
             self.candidates.remove(&path);
             self.push(Event::Closed { path, identity: identity(&stat), at });
+        }
+    }
+
+    fn watch_marks(&mut self) -> Result<(), WatchError> {
+        let Some(path) = &self.settings.marks else { return Ok(()) };
+        let mask = WatchMask::CREATE.union(WatchMask::ONLYDIR);
+        let failed = |source| WatchError::Marks { path: path.clone(), source };
+        let watch = self.watches.add(path, mask).map_err(failed)?;
+        self.marks = Some(watch.get_watch_descriptor_id());
+        Ok(())
+    }
+
+    /// Marks are numbered; whatever else somebody puts there means nothing.
+    fn mark(&mut self, name: Option<&OsStr>) {
+        if let Some(number) = name.and_then(OsStr::to_str).and_then(|name| name.parse().ok()) {
+            self.push(Event::Mark(number));
         }
     }
 

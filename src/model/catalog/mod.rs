@@ -18,8 +18,10 @@
 mod backlog;
 mod files;
 mod session;
+mod shifts;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -27,6 +29,9 @@ use std::time::{Duration, Instant};
 use backlog::Backlog;
 use files::{Files, Slot};
 use session::Session;
+pub use shifts::{Announced, KnownSpan, Moment};
+use shifts::Attribution;
+use timeline::{Place, Timeline};
 
 use super::file_version::{Identity, OfferId, TransferId};
 use super::offer::{Decline, Offered, Withdrawal};
@@ -74,6 +79,10 @@ pub enum Event {
     ScanBegins,
     /// What was neither met nor seen since the scan began is gone.
     ScanEnds,
+    /// The kernel dropped events: a scan follows.
+    Overflow,
+    /// The queue has come to this mark: what follows happened after the mark was made.
+    Mark(u64),
 }
 
 /// What is to be said to the PPU, in this order.
@@ -110,8 +119,10 @@ pub struct Catalog {
     vanishing: VecDeque<(i64, Slot)>,
     ghosts: usize,
     shifts: Vec<ShiftPlace>,
-    /// Place of the shift that a file closed now belongs to.
-    shift: u32,
+    /// Of the shift that a file closed now belongs to.
+    shift: Place,
+    timeline: Timeline,
+    attribution: Attribution,
     /// Counts the scans.
     scan: u32,
     /// A scan has been completed: the catalog names every file.
@@ -135,13 +146,15 @@ struct Entry {
     state: State,
     /// Present or last offer, in this session; [`NO_OFFER`].
     offer: OfferId,
-    /// Place in [`Catalog::shifts`], [`NO_SHIFT`] before the first is known.
-    shift: u32,
+    /// In which it was closed; [`NO_SHIFT`] before the first is known.
+    shift: Place,
     /// Earlier versions that were replaced before they could be offered.
     superseded: u32,
     /// The last scan that the file was seen in.
     scan: u32,
     since: Since,
+    /// Its shift is that of a close that was seen; else it is that of its ctime.
+    seen: bool,
     /// A close was seen since the PPU last said that it has this file.
     fresh: bool,
     /// Was really closed, and the PPU counts it nowhere yet.
@@ -155,7 +168,7 @@ struct Entry {
 }
 
 const NO_OFFER: OfferId = OfferId(0);
-const NO_SHIFT: u32 = u32::MAX;
+const NO_SHIFT: Place = Place::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -175,6 +188,13 @@ enum State {
     Vanishing(i64),
     /// It vanished without having been offered: in the backlog, to be offered and withdrawn.
     Ghost,
+}
+
+/// The shift in which a version was closed, and whether that was seen.
+#[derive(Clone, Copy)]
+struct Shift {
+    of: Place,
+    seen: bool,
 }
 
 /// What happened to a file since it was offered.
@@ -201,6 +221,8 @@ impl Catalog {
             ghosts: 0,
             shifts: Vec::new(),
             shift: NO_SHIFT,
+            timeline: Timeline::default(),
+            attribution: Attribution::default(),
             scan: 0,
             complete: false,
             session: None,
@@ -210,7 +232,11 @@ impl Catalog {
     /// Takes what the watch saw, in its order.
     pub fn event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Closed { path, identity, at } => self.closed(path, identity, self.us(at)),
+            Event::Closed { path, identity, at } => {
+                let at = self.us(at);
+                let shift = self.whose_close(identity.ctime_ns, at);
+                self.closed(path, identity, at, Shift { of: shift, seen: true });
+            }
             Event::Found { path, identity, at } => self.found(path, identity, self.us(at)),
             Event::Gone { path } => {
                 if let Some(slot) = self.files.find(&path) {
@@ -226,6 +252,8 @@ impl Catalog {
                 let scan = self.scan;
                 self.gone_all(now, |entry| entry.scan != scan);
             }
+            Event::Overflow => self.marks_may_be_lost(),
+            Event::Mark(number) => self.mark_passed(number),
         }
     }
 
@@ -258,9 +286,9 @@ impl Catalog {
         }
     }
 
-    fn closed(&mut self, path: RelPath, identity: Identity, at: i64) {
+    fn closed(&mut self, path: RelPath, identity: Identity, at: i64, shift: Shift) {
         let Some(slot) = self.files.find(&path) else {
-            return self.add(path, identity, at, true);
+            return self.add(path, identity, at, true, shift);
         };
         let entry = &mut self.files[slot];
         entry.scan = self.scan;
@@ -269,7 +297,7 @@ impl Catalog {
             State::Offered if !changed && entry.fresh => return, // it will be read after this close anyway
             State::Offered if changed => self.withdraw(slot, Withdrawal::Replaced),
             State::Offered | State::Sending | State::Sent => {
-                return self.closed_while_offered(slot, identity, changed, at);
+                return self.closed_while_offered(slot, identity, changed, at, shift);
             }
             State::Landed => {}
             State::Vanishing(_) if entry.offer != NO_OFFER => self.withdraw(slot, Withdrawal::Replaced),
@@ -288,12 +316,19 @@ impl Catalog {
         let entry = &mut self.files[slot];
         entry.produced |= changed || !entry.landed;
         entry.told &= !changed;
-        self.renew(slot, identity, at);
+        self.renew(slot, identity, at, shift);
         self.settle_moved(slot);
     }
 
     /// A stream may be reading it: the newer version waits for the end of this one.
-    fn closed_while_offered(&mut self, slot: Slot, identity: Identity, changed: bool, at: i64) {
+    fn closed_while_offered(
+        &mut self,
+        slot: Slot,
+        identity: Identity,
+        changed: bool,
+        at: i64,
+        shift: Shift,
+    ) {
         let entry = &mut self.files[slot];
         entry.fresh = true;
         if matches!(entry.since, Since::Newer | Since::NewerGone) && changed {
@@ -305,43 +340,51 @@ impl Catalog {
         };
         entry.closed_us = at;
         entry.settled = false;
-        entry.shift = self.shift;
+        (entry.shift, entry.seen) = (shift.of, shift.seen);
         self.files.set_identity(slot, identity);
         self.settle_moved(slot);
     }
 
     fn found(&mut self, path: RelPath, identity: Identity, at: i64) {
         let Some(slot) = self.files.find(&path) else {
-            return self.add(path, identity, at, false);
+            let shift = Shift { of: self.whose_change(identity.ctime_ns), seen: false };
+            return self.add(path, identity, at, false, shift);
         };
         let entry = &mut self.files[slot];
         entry.scan = self.scan;
         let changed = entry.identity != identity;
+        let shift = match same_content(&entry.identity, &identity) && entry.shift != NO_SHIFT {
+            // A chmod or a link closes nothing.
+            true => Shift { of: entry.shift, seen: entry.seen },
+            false => Shift { of: self.whose_change(identity.ctime_ns), seen: false },
+        };
+        let entry = &mut self.files[slot];
         match entry.state {
-            State::Vanishing(_) | State::Ghost => self.closed(path, identity, at),
+            State::Vanishing(_) | State::Ghost => self.closed(path, identity, at, shift),
             // Its close may have been missed.
-            State::Open => self.renew(slot, identity, at),
+            State::Open => self.renew(slot, identity, at, shift),
             State::Landed if changed || !entry.settled => {
-                self.renew(slot, identity, at);
+                self.renew(slot, identity, at, shift);
                 self.files[slot].fresh = changed;
             }
             State::Waiting | State::Outside if changed => {
                 let at = entry.closed_us;
-                self.renew(slot, identity, at);
+                self.renew(slot, identity, at, shift);
             }
             // What is on offer is looked at again before it is sent.
             _ => {}
         }
     }
 
-    fn add(&mut self, path: RelPath, identity: Identity, closed_us: i64, produced: bool) {
+    fn add(&mut self, path: RelPath, identity: Identity, closed_us: i64, produced: bool, shift: Shift) {
         let entry = Entry {
             path,
             identity,
             closed_us,
             state: State::Outside,
             offer: NO_OFFER,
-            shift: self.shift,
+            shift: shift.of,
+            seen: shift.seen,
             superseded: 0,
             scan: self.scan,
             since: Since::Nothing,
@@ -357,12 +400,12 @@ impl Catalog {
     }
 
     /// A version that is to be offered, whatever it was before.
-    fn renew(&mut self, slot: Slot, identity: Identity, closed_us: i64) {
+    fn renew(&mut self, slot: Slot, identity: Identity, closed_us: i64, shift: Shift) {
         self.leave_backlog(slot);
         self.files.set_identity(slot, identity);
         let entry = &mut self.files[slot];
         entry.closed_us = closed_us;
-        entry.shift = self.shift;
+        (entry.shift, entry.seen) = (shift.of, shift.seen);
         entry.fresh = true;
         entry.settled = false;
         self.wait(slot);
@@ -452,10 +495,15 @@ impl Catalog {
     }
 
     fn moved(&mut self, from: Slot, to: Slot) {
+        let Entry { superseded, fresh, produced, landed, shift, seen, .. } = self.files[from];
+        if !landed && shift != NO_SHIFT {
+            // A new name is no close.
+            self.files[to].seen = seen;
+            self.give(to, shift);
+        }
         if self.is_on_offer(from) {
             self.withdraw(from, Withdrawal::Moved);
         } else {
-            let Entry { superseded, fresh, produced, .. } = self.files[from];
             let entry = &mut self.files[to];
             entry.superseded = entry.superseded.saturating_add(superseded);
             entry.fresh |= fresh;

@@ -19,6 +19,7 @@ mod landings;
 mod offers;
 mod report;
 mod room;
+mod shifts;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -28,13 +29,15 @@ mod wants;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::copies::Storage;
 use self::detector::Detector;
 pub use self::fact::{Fact, Now, Order, Session, Space};
 use self::landings::Transfer;
 use self::room::Room;
+use self::shifts::Starting;
+pub use self::shifts::WORD_WAIT;
 use self::tally::Tallies;
 pub use self::tally::Tally;
 use self::timing::Timing;
@@ -91,6 +94,10 @@ pub struct Ledger {
     settings: Settings,
     shifts: BTreeMap<ShiftId, Arc<Shift>>,
     current: Arc<Shift>,
+    /// Asked for, and not yet in the journal.
+    starting: VecDeque<Starting>,
+    /// When shifts began, of those that began in this process.
+    begins: HashMap<ShiftId, Instant>,
     detectors: Vec<Detector>,
     storages: Vec<Storage>,
     versions: Versions,
@@ -118,6 +125,8 @@ impl Ledger {
         Self {
             shifts: BTreeMap::from([(current.id, Arc::clone(&current))]),
             current,
+            starting: VecDeque::new(),
+            begins: HashMap::new(),
             detectors: settings.detectors.iter().map(|_| Detector::default()).collect(),
             storages: settings.storages.iter().map(|_| Storage::default()).collect(),
             versions: Versions::default(),
@@ -146,6 +155,7 @@ impl Ledger {
             Fact::Withdrawn { detector, offer, why } => self.withdrawn(detector, offer, why, out),
             Fact::Declined { transfer, why } => self.declined(now, transfer, why, out),
             Fact::Gone { detector, offers } => self.gone(detector, &offers, out),
+            Fact::ShiftWord { detector, shift } => self.shift_word(now, detector, shift, out),
             Fact::Landing(report) => self.landing(now, report, out),
             Fact::Copying(report) => self.copying(now, report, out),
             Fact::Committed { up_to } => self.committed(now, up_to, out),

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::super::*;
 use super::ppu::{Content, Ppu, ToDetector, hash};
 use crate::model::send::{SendJob, SendOutcome, SendReport};
+use crate::model::shift::Began;
 
 const SHIFT: ShiftId = ShiftId(1);
 type Name = u8;
@@ -292,7 +293,7 @@ impl World {
 
     fn connect(&mut self) {
         self.catalog.session_begins(self.now);
-        self.catalog.shift_began(SHIFT, None);
+        super::hear_of(&mut self.catalog, self.now, SHIFT, None, Began::Ever);
     }
 
     fn disconnect(&mut self) {
