@@ -9,6 +9,7 @@ pub mod offer;
 pub mod pacing;
 pub mod path;
 pub mod record;
+pub mod release;
 pub mod replica_path;
 pub mod send;
 pub mod shift;

@@ -222,6 +222,9 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
         let idle = cause == Cause::Reconcile && self.view.limit == Limit::Enough;
         self.full = Some(FullScan { walk, idle });
         self.view.counting = cause == Cause::Start;
+        if cause == Cause::Overflow {
+            self.view.push(Event::Missed);
+        }
         if self.view.limit == Limit::TooFew {
             self.view.limit = Limit::TooFewBefore;
         }

@@ -17,6 +17,7 @@
 
 mod backlog;
 mod files;
+mod release;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant};
 
 use backlog::Backlog;
 use files::{Files, Slot};
+pub use release::RELEASES_MAX;
+use release::Releases;
 use session::Session;
 
 use super::file_version::{Identity, OfferId, TransferId};
@@ -74,6 +77,8 @@ pub enum Event {
     ScanBegins,
     /// What was neither met nor seen since the scan began is gone.
     ScanEnds,
+    /// More happened than the kernel keeps: closes were missed. A scan follows.
+    Missed,
 }
 
 /// What is to be said to the PPU, in this order.
@@ -117,6 +122,7 @@ pub struct Catalog {
     /// A scan has been completed: the catalog names every file.
     complete: bool,
     session: Option<Session>,
+    releases: Releases,
 }
 
 struct ShiftPlace {
@@ -152,6 +158,8 @@ struct Entry {
     landed: bool,
     /// No later write can leave the identity equal.
     settled: bool,
+    /// The PPU has it on its internal storage.
+    stored: bool,
 }
 
 const NO_OFFER: OfferId = OfferId(0);
@@ -204,6 +212,7 @@ impl Catalog {
             scan: 0,
             complete: false,
             session: None,
+            releases: Releases::default(),
         }
     }
 
@@ -213,11 +222,13 @@ impl Catalog {
             Event::Closed { path, identity, at } => self.closed(path, identity, self.us(at)),
             Event::Found { path, identity, at } => self.found(path, identity, self.us(at)),
             Event::Gone { path } => {
-                if let Some(slot) = self.files.find(&path) {
-                    self.gone(now, slot);
+                match self.files.find(&path) {
+                    Some(slot) => self.gone(now, slot),
+                    None => _ = self.gone_while_leaving(&path),
                 }
             }
             Event::GoneBelow { directory } => {
+                self.moved_while_leaving(&directory);
                 self.gone_all(now, |entry| entry.path.below(&directory).is_some());
             }
             Event::ScanBegins => self.scan = self.scan.wrapping_add(1),
@@ -226,11 +237,13 @@ impl Catalog {
                 let scan = self.scan;
                 self.gone_all(now, |entry| entry.scan != scan);
             }
+            Event::Missed => self.missed(),
         }
     }
 
-    /// Ends the grace of what has vanished.
+    /// Ends the grace of what has vanished, and waits that were too long.
     pub fn tick(&mut self, now: Instant) {
+        self.tick_releases(now);
         let now_us = self.us(now);
         while let Some(&(until, slot)) = self.vanishing.front()
             && until <= now_us
@@ -259,6 +272,7 @@ impl Catalog {
     }
 
     fn closed(&mut self, path: RelPath, identity: Identity, at: i64) {
+        self.closed_while_leaving(&path);
         let Some(slot) = self.files.find(&path) else {
             return self.add(path, identity, at, true);
         };
@@ -312,18 +326,23 @@ impl Catalog {
 
     fn found(&mut self, path: RelPath, identity: Identity, at: i64) {
         let Some(slot) = self.files.find(&path) else {
+            self.closed_while_leaving(&path);
             return self.add(path, identity, at, false);
         };
+        let changed = self.files[slot].identity != identity;
+        if changed {
+            self.closed_while_leaving(&path);
+        }
         let entry = &mut self.files[slot];
         entry.scan = self.scan;
-        let changed = entry.identity != identity;
         match entry.state {
             State::Vanishing(_) | State::Ghost => self.closed(path, identity, at),
             // Its close may have been missed.
             State::Open => self.renew(slot, identity, at),
             State::Landed if changed || !entry.settled => {
+                let missed = entry.fresh;
                 self.renew(slot, identity, at);
-                self.files[slot].fresh = changed;
+                self.files[slot].fresh = changed || missed;
             }
             State::Waiting | State::Outside if changed => {
                 let at = entry.closed_us;
@@ -350,6 +369,7 @@ impl Catalog {
             told: false,
             landed: false,
             settled: false,
+            stored: false,
         };
         let slot = self.files.insert(entry);
         self.wait(slot);
@@ -380,8 +400,11 @@ impl Catalog {
         }
     }
 
+    /// Out of the list that it is in, if any: it is another version now, or gone.
     fn leave_backlog(&mut self, slot: Slot) {
+        self.leave_candidates(slot);
         let entry = &mut self.files[slot];
+        entry.stored = false;
         match entry.state {
             State::Waiting => {}
             State::Ghost => self.ghosts -= 1,
@@ -399,6 +422,12 @@ impl Catalog {
     }
 
     fn gone(&mut self, now: Instant, slot: Slot) {
+        if self.is_releasing() {
+            let path = self.files[slot].path.clone();
+            if self.gone_while_leaving(&path) {
+                return;
+            }
+        }
         let entry = &mut self.files[slot];
         match entry.state {
             State::Vanishing(_) | State::Ghost => {}

@@ -39,6 +39,13 @@ enum Manifest {
     Ended,
 }
 
+impl Session {
+    /// The file that was offered by that number, and is still.
+    pub(super) fn slot(&self, offer: OfferId) -> Option<Slot> {
+        self.offers.get(&offer).copied()
+    }
+}
+
 /// Towards the PPU.
 impl Catalog {
     /// A PPU is there.
@@ -50,6 +57,7 @@ impl Catalog {
     /// The PPU is gone: what was on offer is in the backlog again.
     pub fn session_ends(&mut self, now: Instant) {
         let Some(session) = self.session.take() else { return };
+        self.releases_without_ppu();
         for slot in session.offers.into_values() {
             let was_on_offer = self.is_on_offer(slot);
             let entry = &mut self.files[slot];
@@ -142,6 +150,7 @@ impl Catalog {
             (State::Landed, SendOutcome::Sent { identity, settled }) => {
                 self.files.set_identity(slot, *identity);
                 self.files[slot].settled = *settled;
+                self.consider(slot);
                 return;
             }
             _ => return,
@@ -243,11 +252,13 @@ impl Catalog {
 
     /// A new PPU has to hear of every file, also of what the one before had.
     fn offer_everything(&mut self) {
+        self.no_candidates();
         let slots: Vec<Slot> = self.files.slots().collect();
         for slot in slots {
             let shift = self.shift;
             let entry = &mut self.files[slot];
             entry.offer = NO_OFFER;
+            entry.stored = false;
             if entry.shift == NO_SHIFT {
                 entry.shift = shift;
             }
@@ -287,6 +298,7 @@ impl Catalog {
                 entry.state = State::Landed;
                 entry.fresh = false;
                 entry.produced = false;
+                self.consider(slot);
             }
             (_, Since::Closed | Since::Newer) => {
                 entry.produced = since == Since::Newer;
