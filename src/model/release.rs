@@ -68,7 +68,10 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Out of sight; [`Order::Delete`] or [`Order::PutBack`] is awaited.
-    Taken,
+    Taken {
+        /// Its name in staging, by which the watch tells of it as well; never used twice.
+        token: Box<[u8]>,
+    },
     /// Left where it is: another version, or somebody writes it; for people.
     Left(String),
     /// Deleted.

@@ -104,7 +104,7 @@ impl Rig {
                 let below = |path: &Vec<u8>| RelPath::new(path).unwrap().below(&directory).is_some();
                 self.known.retain(|path, _| !below(path));
             }
-            Event::Missed => {}
+            Event::Missed | Event::ClosedUnseen { .. } | Event::Taken { .. } => {}
             Event::ScanBegins => self.scan += 1,
             Event::ScanEnds => {
                 self.known.retain(|_, known| known.scan == self.scan);

@@ -334,7 +334,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
             self.candidates.remove(&path);
             return self.push(Event::Gone { path });
         }
-        let Some(stat) = self.look(&path) else { return };
+        let Some(stat) = self.look(&path) else { return self.push(Event::ClosedUnseen { path }) };
         let linked_in = stat.nlink > 1; // nobody creates a file with two names to write it
         if mask.contains(EventMask::CREATE) && !linked_in {
             self.candidates.put(at, path, identity(&stat));

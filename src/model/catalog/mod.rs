@@ -54,6 +54,16 @@ pub enum Event {
         /// When it was seen.
         at: Instant,
     },
+    /// Something was closed under that name, which was gone when it was to be looked at.
+    ClosedUnseen {
+        /// Which.
+        path: RelPath,
+    },
+    /// A file that leaves the ramdisk has got this name in staging.
+    Taken {
+        /// See [`Outcome::Taken`](super::release::Outcome::Taken).
+        token: Box<[u8]>,
+    },
     /// A scan met a regular file.
     Found {
         /// Its name.
@@ -220,6 +230,8 @@ impl Catalog {
     pub fn event(&mut self, now: Instant, event: Event) {
         match event {
             Event::Closed { path, identity, at } => self.closed(path, identity, self.us(at)),
+            Event::ClosedUnseen { path } => self.closed_while_leaving(&path),
+            Event::Taken { token } => self.take_is_told(token),
             Event::Found { path, identity, at } => self.found(path, identity, self.us(at)),
             Event::Gone { path } => {
                 match self.files.find(&path) {
@@ -279,6 +291,10 @@ impl Catalog {
         let entry = &mut self.files[slot];
         entry.scan = self.scan;
         let changed = entry.identity != identity;
+        if !changed {
+            self.closed_under_other_names(slot, identity, at);
+        }
+        let entry = &mut self.files[slot];
         match entry.state {
             State::Offered if !changed && entry.fresh => return, // it will be read after this close anyway
             State::Offered if changed => self.withdraw(slot, Withdrawal::Replaced),
@@ -304,6 +320,20 @@ impl Catalog {
         entry.told &= !changed;
         self.renew(slot, identity, at);
         self.settle_moved(slot);
+    }
+
+    /// Only the close tells of a write through a mapping, and it tells of one of the file's names.
+    fn closed_under_other_names(&mut self, slot: Slot, identity: Identity, at: i64) {
+        for other in self.files.other_names(slot, &identity) {
+            match self.files[other].state {
+                State::Landed => self.renew(other, identity, at),
+                State::Offered | State::Sending | State::Sent => {
+                    self.closed_while_offered(other, identity, false, at)
+                }
+                State::Waiting | State::Outside | State::Open => self.files[other].fresh = true,
+                State::Vanishing(_) | State::Ghost => {}
+            }
+        }
     }
 
     /// A stream may be reading it: the newer version waits for the end of this one.

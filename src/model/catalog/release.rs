@@ -1,12 +1,12 @@
 //! What may leave the ramdisk, oldest close first, and what is on its way out.
 //!
 //! Writing through a mapping moves no time, so that a file which was written again a moment ago may look like the version that is
-//! safe. Its close tells, but may still be in the kernel's queue. So a file is *taken* out of sight first. That, too, is an event in the queue:
-//! when the watch tells that the name is gone, every close before has been told. Only then is the file deleted, or put back.
+//! safe. Its close tells, but may still be in the kernel's queue. So a file is *taken* out of sight first, into a directory that is
+//! watched as well. When the watch tells of that, every close before has been told. Only then is the file deleted, or put back.
 //!
 //! ```text
-//! Landed, safe ─► candidate ─► asked ─► taken, and its name told gone ─┬─ not closed meanwhile ─► deleted ─► Gone is said
-//!                                                                      └─ closed ─► put back ─► closed, offered anew
+//! Landed, safe ─► candidate ─► asked ─► taken, by its own word and the watch's ─┬─ not closed meanwhile ─► deleted ─► Gone is said
+//!                                                                               └─ closed ─► put back ─► offered anew
 //! ```
 
 use std::collections::{HashMap, VecDeque};
@@ -33,6 +33,10 @@ pub(super) struct Releases {
     safe: Option<Safe>,
     candidates: Backlog,
     under_way: HashMap<RelPath, Leaving>,
+    /// Takes that the watch told of before the thread did, and when.
+    told: HashMap<Box<[u8]>, u64>,
+    /// Counts what the watch tells.
+    clock: u64,
     orders: VecDeque<Order>,
     paused_until: i64,
     files: u64,
@@ -45,11 +49,15 @@ struct Leaving {
     /// Since when (µs).
     since: i64,
     phase: Phase,
-    /// Closed, before its name was gone.
-    closed: bool,
-    /// The watch has told so, and the catalog has kept it to itself until the end.
+    /// By the thread.
+    token: Option<Box<[u8]>>,
+    /// When the watch told that it was taken, after every close before.
+    told: Option<u64>,
+    /// When it was first closed.
+    closed: Option<u64>,
+    /// Its name is gone, which the catalog keeps to itself until the end.
     gone: bool,
-    /// Something has that name again.
+    /// Something has had that name since.
     renewed: bool,
 }
 
@@ -107,7 +115,9 @@ impl Catalog {
                 identity,
                 since: now_us,
                 phase: Phase::Asked,
-                closed: false,
+                token: None,
+                told: None,
+                closed: None,
                 gone: false,
                 renewed: false,
             };
@@ -135,8 +145,10 @@ impl Catalog {
         let Report { path, outcome } = report;
         let Some(leaving) = self.releases.under_way.get_mut(&path) else { return };
         match &outcome {
-            Outcome::Taken => {
+            Outcome::Taken { token } => {
                 leaving.phase = Phase::Taken;
+                leaving.told = leaving.told.or(self.releases.told.remove(token));
+                leaving.token = Some(token.clone());
                 return self.decide(&path);
             }
             // The event of its going is still to come, and means nothing.
@@ -145,7 +157,7 @@ impl Catalog {
                 return;
             }
             Outcome::Back => {
-                self.releases.under_way.remove(&path);
+                self.end_leaving(&path);
                 return;
             }
             Outcome::Deleted => {
@@ -162,7 +174,7 @@ impl Catalog {
                 self.releases.paused_until = self.us(now) + REFUSED_PAUSE.as_micros() as i64;
             }
         }
-        let Some(leaving) = self.releases.under_way.remove(&path) else { return };
+        let Some(leaving) = self.end_leaving(&path) else { return };
         let Some(slot) = self.files.find(&path) else { return };
         if leaving.gone && !leaving.renewed {
             self.gone(now, slot);
@@ -224,7 +236,16 @@ impl Catalog {
             return;
         }
         self.no_candidates();
-        self.releases.under_way.values_mut().for_each(|leaving| leaving.closed |= !leaving.gone);
+        self.releases.told.clear();
+        let under_way: Vec<RelPath> = self.releases.under_way.keys().cloned().collect();
+        for path in under_way {
+            if let Some(leaving) = self.releases.under_way.get_mut(&path) {
+                if leaving.told.is_none() {
+                    (leaving.closed, leaving.told) = (Some(0), Some(u64::MAX));
+                }
+            }
+            self.decide(&path);
+        }
         let landed: Vec<Slot> =
             self.files.slots().filter(|slot| self.files[*slot].state == State::Landed).collect();
         for slot in landed {
@@ -236,41 +257,67 @@ impl Catalog {
     /// A name was closed, or another file was found under it.
     pub(super) fn closed_while_leaving(&mut self, path: &RelPath) {
         let Some(leaving) = self.releases.under_way.get_mut(path) else { return };
-        match (leaving.phase, leaving.gone) {
-            (Phase::Back, _) => drop(self.releases.under_way.remove(path)),
-            (_, true) => leaving.renewed = true,
-            (_, false) => leaving.closed = true,
+        if leaving.phase == Phase::Back {
+            self.end_leaving(path);
+            return;
         }
+        self.releases.clock += 1;
+        leaving.closed.get_or_insert(self.releases.clock);
+        leaving.renewed = leaving.gone;
     }
 
     /// Its directory has another name, under which a close may have been told.
     pub(super) fn moved_while_leaving(&mut self, directory: &RelPath) {
+        self.releases.clock += 1;
         for (path, leaving) in &mut self.releases.under_way {
-            leaving.closed |= !leaving.gone && path.below(directory).is_some();
+            if path.below(directory).is_some() {
+                leaving.closed.get_or_insert(self.releases.clock);
+            }
         }
     }
 
     /// A name is gone that we are about to take, or have taken. True: this is kept back until it is clear what becomes of the file.
     pub(super) fn gone_while_leaving(&mut self, path: &RelPath) -> bool {
-        let Some(leaving) = self.releases.under_way.get_mut(path).filter(|leaving| !leaving.gone) else {
-            return false;
-        };
-        leaving.gone = true;
+        let Some(leaving) = self.releases.under_way.get_mut(path) else { return false };
+        (leaving.gone, leaving.renewed) = (true, false);
         if leaving.phase == Phase::Back {
-            self.releases.under_way.remove(path);
-        } else {
-            self.decide(path);
+            self.end_leaving(path);
         }
         true
     }
 
+    /// The watch has come to where that file was taken.
+    pub(super) fn take_is_told(&mut self, token: Box<[u8]>) {
+        let is_it = |leaving: &Leaving| leaving.token.as_ref() == Some(&token);
+        self.releases.clock += 1;
+        let clock = self.releases.clock;
+        let found = self.releases.under_way.iter_mut().find(|(_, leaving)| is_it(leaving));
+        if let Some((path, leaving)) = found {
+            leaving.told.get_or_insert(clock);
+            let path = path.clone();
+            self.decide(&path);
+        } else if self.is_releasing() {
+            // The thread's word is still to come.
+            self.releases.told.insert(token, clock);
+        }
+    }
+
     fn decide(&mut self, path: &RelPath) {
         let Some(leaving) = self.releases.under_way.get_mut(path) else { return };
-        if leaving.gone && leaving.phase == Phase::Taken {
+        if let (Phase::Taken, Some(told)) = (leaving.phase, leaving.told) {
             leaving.phase = Phase::Decided;
             let path = path.clone();
-            let order = if leaving.closed { Order::PutBack { path } } else { Order::Delete { path } };
+            let order = if leaving.closed.is_some_and(|closed| closed < told) { Order::PutBack { path } } else { Order::Delete { path } };
             self.releases.orders.push_back(order);
         }
+    }
+
+    fn end_leaving(&mut self, path: &RelPath) -> Option<Leaving> {
+        let leaving = self.releases.under_way.remove(path);
+        if self.releases.under_way.is_empty() {
+            // Of files that the thread itself has put back.
+            self.releases.told.clear();
+        }
+        leaving
     }
 }

@@ -1,6 +1,7 @@
 //! One rule after the other; `world` tries them all together.
 
 mod ppu;
+mod release;
 mod world;
 
 use std::time::{Duration, Instant};

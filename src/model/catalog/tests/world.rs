@@ -44,6 +44,8 @@ enum Step {
         well: bool,
     },
     Break,
+    /// All that is under way arrives; only the watch stands still.
+    Flow,
     /// The ramdisk is too full by that much.
     Release(u64),
     /// The thread that releases carries out an order.
@@ -65,6 +67,7 @@ struct Inode {
 enum FsEvent {
     Closed(Name),
     Gone(Name),
+    Taken(i64),
 }
 
 /// A stream at work on a job, and what it has read.
@@ -89,10 +92,14 @@ struct World {
     data: VecDeque<(TransferId, Option<(Identity, Content)>)>,
     ppu: Ppu,
     /// Out of sight, by the name they had.
-    taken: BTreeMap<RelPath, (Name, u64)>,
+    taken: BTreeMap<RelPath, (Name, u64, Identity)>,
     reports: VecDeque<Report>,
     /// Versions that were closed.
     produced: u64,
+}
+
+fn bytes(token: i64) -> Box<[u8]> {
+    token.to_le_bytes().into()
 }
 
 fn path(name: Name) -> RelPath {
@@ -131,6 +138,8 @@ impl World {
         match step {
             Step::Write(name) => self.write(name),
             Step::Delete(name) => {
+                // That moves the ctime of the inode's other names.
+                self.change(name, |inode, _, tick| inode.ctime = tick);
                 if self.names.remove(&name).is_some() {
                     self.events.push_back(FsEvent::Gone(name));
                 }
@@ -193,6 +202,7 @@ impl World {
                 self.disconnect();
                 self.connect();
             }
+            Step::Flow => (0..8).for_each(|_| self.flow()),
             Step::Release(excess) => self.catalog.release(self.now, excess),
             Step::ReleaseWork => self.release_work(),
             Step::ReleaseReport => {
@@ -239,12 +249,16 @@ impl World {
         match self.events.pop_front() {
             None => self.mapped_in_queue = false,
             Some(FsEvent::Gone(name)) => self.catalog.event(self.now, Event::Gone { path: path(name) }),
+            Some(FsEvent::Taken(token)) => {
+                self.catalog.event(self.now, Event::Taken { token: bytes(token) });
+            }
             Some(FsEvent::Closed(name)) => {
-                if let Some(ino) = self.names.get(&name) {
-                    let event =
-                        Event::Closed { path: path(name), identity: self.identity(*ino), at: self.now };
-                    self.catalog.event(self.now, event);
-                }
+                let path = path(name);
+                let event = match self.names.get(&name) {
+                    Some(ino) => Event::Closed { path, identity: self.identity(*ino), at: self.now },
+                    None => Event::ClosedUnseen { path },
+                };
+                self.catalog.event(self.now, event);
             }
         }
     }
@@ -319,25 +333,33 @@ impl World {
                 (path, outcome)
             }
             Order::Delete { path } => {
-                let (_, ino) = self.taken.remove(&path).expect("only what was taken is deleted");
+                let (name, ino, as_taken) = self.taken.remove(&path).expect("only what was taken is deleted");
+                if self.identity(ino) != as_taken || self.inodes[&ino].writers > 0 {
+                    let outcome = self.put_back(name, ino);
+                    return self.reports.push_back(Report { path, outcome });
+                }
                 let content = self.inodes[&ino].content;
-                assert!(self.ppu.ever.contains(&(path.clone(), content)), "{path} is deleted and nowhere else");
+                let linked = self.names.values().any(|other| *other == ino);
+                let landed = self.ppu.ever.contains(&(path.clone(), content));
+                assert!(linked || landed, "{path} is deleted and nowhere else");
                 (path, Outcome::Deleted)
             }
             Order::PutBack { path } => {
-                let (name, ino) = self.taken.remove(&path).expect("only what was taken is put back");
-                let outcome = if self.names.contains_key(&name) {
-                    Outcome::Kept("something newer has its name".to_owned())
-                } else {
-                    self.names.insert(name, ino);
-                    self.change(name, |inode, _, tick| inode.ctime = tick);
-                    self.events.push_back(FsEvent::Closed(name));
-                    Outcome::Back
-                };
-                (path, outcome)
+                let (name, ino, _) = self.taken.remove(&path).expect("only what was taken is put back");
+                (path, self.put_back(name, ino))
             }
         };
         self.reports.push_back(Report { path, outcome });
+    }
+
+    fn put_back(&mut self, name: Name, ino: u64) -> Outcome {
+        if self.names.contains_key(&name) {
+            return Outcome::Kept("something newer has its name".to_owned());
+        }
+        self.names.insert(name, ino);
+        self.change(name, |inode, _, tick| inode.ctime = tick);
+        self.events.push_back(FsEvent::Closed(name));
+        Outcome::Back
     }
 
     fn take(&mut self, wanted: &RelPath, expected: Identity) -> Outcome {
@@ -348,10 +370,10 @@ impl World {
         }
         self.change(name, |inode, _, tick| inode.ctime = tick);
         self.names.remove(&name);
-        self.events.push_back(FsEvent::Gone(name));
-        let before = self.taken.insert(wanted.clone(), (name, ino));
+        self.events.extend([FsEvent::Gone(name), FsEvent::Taken(self.ticks)]);
+        let before = self.taken.insert(wanted.clone(), (name, ino, self.identity(ino)));
         assert_eq!(before, None, "taken twice");
-        Outcome::Taken
+        Outcome::Taken { token: bytes(self.ticks) }
     }
 
     fn connect(&mut self) {
@@ -372,6 +394,13 @@ impl World {
         self.ppu.link_down();
     }
 
+    fn flow(&mut self) {
+        for step in [Step::ToPpu, Step::ToDetector, Step::StartSend, Step::EndSend, Step::Land { well: true }]
+        {
+            self.step(step);
+        }
+    }
+
     /// Nobody writes any more, and everything under way arrives.
     fn settle(&mut self) {
         for name in self.names.clone().into_keys() {
@@ -384,11 +413,7 @@ impl World {
                 self.step(Step::Watch);
             }
             for _ in 0..20 {
-                for step in
-                    [Step::ToPpu, Step::ToDetector, Step::StartSend, Step::EndSend, Step::Land { well: true }]
-                {
-                    self.step(step);
-                }
+                self.flow();
                 self.step(Step::ReleaseWork);
                 self.step(Step::ReleaseReport);
             }
@@ -465,6 +490,9 @@ fn releasing() -> impl Strategy<Value = Step> {
         2 => prop_oneof![Just(u64::MAX), 0..3_u64].prop_map(Step::Release),
         2 => Just(Step::ReleaseWork),
         2 => Just(Step::ReleaseReport),
+        2 => Just(Step::Flow),
+        1 => Just(Step::Watch),
+        1 => name().prop_map(Step::Map),
     ]
 }
 
@@ -518,7 +546,12 @@ proptest! {
             2 => name().prop_map(Step::Write),
             1 => name().prop_map(Step::Delete),
             1 => Just(Step::Break),
-            2 => releasing(),
+            2 => prop_oneof![
+                2 => Just(Step::Release(u64::MAX)),
+                2 => Just(Step::ReleaseWork),
+                2 => Just(Step::ReleaseReport),
+                1 => Just(Step::Flow),
+            ],
         ], 0..150),
     ) {
         let mut world = World::new();
