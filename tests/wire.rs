@@ -191,9 +191,18 @@ fn decline() -> impl Strategy<Value = Decline> {
 }
 
 fn from_detector() -> impl Strategy<Value = FromDetector> {
-    let heartbeat = any::<(u64, u64, u64, u64, u64)>().prop_map(|fields| {
-        let (backlog_files, backlog_bytes, skipped, ramdisk_total, ramdisk_free) = fields;
-        Heartbeat { backlog_files, backlog_bytes, skipped, ramdisk_total, ramdisk_free }
+    let heartbeat = any::<(u64, u64, u64, u64, u64, (u64, u64))>().prop_map(|fields| {
+        let (backlog_files, backlog_bytes, skipped, ramdisk_total, ramdisk_free, released) = fields;
+        let (released_files, released_bytes) = released;
+        Heartbeat {
+            backlog_files,
+            backlog_bytes,
+            skipped,
+            ramdisk_total,
+            ramdisk_free,
+            released_files,
+            released_bytes,
+        }
     });
     prop_oneof![
         heartbeat.prop_map(FromDetector::Heartbeat),

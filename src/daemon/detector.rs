@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, watch as flag};
 
 use super::engine::{self, EngineChoice};
 use super::lock::{LockError, StateLock};
-use super::{key, runtime, sending, signals};
+use super::{key, releasing, runtime, sending, signals};
 use crate::model::catalog::{Catalog, Event};
 use crate::model::offer::Heartbeat;
+use crate::model::release::{Policy, Safe};
 use crate::send::listen::{self, Door};
 use crate::send::session::Desk;
 use crate::watch::{self, Watch, WatchError};
@@ -71,9 +72,10 @@ fn in_use(error: &io::Error) -> &'static str {
 /// [`DetectorError`]: nothing was started.
 pub fn run(config: Detector) -> Result<(), DetectorError> {
     signals::ignore_lease_and_pipe();
-    if config.release != Release::Never {
+    let release = policy(&config);
+    if config.release == Release::Landed {
         tracing::warn!(
-            "release has no effect in this version: nothing is removed from the detector's ramdisk"
+            "release = \"landed\": images leave this ramdisk before they are on a disk, and a PPU that reboots then loses them. \"stored\" is safe."
         );
     }
     let _lock = StateLock::take(&config.state_dir)?;
@@ -86,14 +88,16 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
     };
-    let watch = watch::start(watch::Settings::new(config.ramdisk.clone(), config.ignore.clone()), tell)?;
+    let settings = watch::Settings::new(config.ramdisk.clone(), config.ignore.clone());
+    let watch = watch::start(watch::Settings { release: release.is_some(), ..settings }, tell)?;
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
-    let served = runtime::block_on(engine.engine(), serve(&config, key, engine, listener, watch, seen));
+    let served = runtime::block_on(engine.engine(), serve(&config, release, key, engine, listener, watch, seen));
     served.map_err(|source| DetectorError::Io { operation: "run the control plane", source })?
 }
 
 async fn serve(
     config: &Detector,
+    release: Option<Policy>,
     key: Key,
     engine: EngineChoice,
     listener: std::net::TcpListener,
@@ -104,7 +108,15 @@ async fn serve(
     listener.set_nonblocking(true).map_err(listening)?;
     let listener = TcpListener::from_std(listener).map_err(listening)?;
     let start_stream = sending::starter(watch.ramdisk(), engine.choice());
-    let desk = Rc::new(Desk::new(Catalog::new(Instant::now()), Box::new(move || vitals(&watch))));
+    let mut catalog = Catalog::new(Instant::now());
+    if let Some(policy) = &release {
+        catalog = catalog.with_release(policy.safe);
+    }
+    let ramdisk = watch.ramdisk();
+    let desk = Rc::new(Desk::new(catalog, Box::new(move || vitals(&watch))));
+    let releasing = release.map(|policy| releasing::start(policy, Rc::clone(&desk), ramdisk)).transpose();
+    let releasing =
+        releasing.map_err(|source| DetectorError::Io { operation: "start the thread that releases", source })?;
     let door = Door { open_to_others: config.key_file.is_some() || config.insecure, key };
     let (stop, stopped) = flag::channel(false);
     let listening =
@@ -116,10 +128,25 @@ async fn serve(
     if tokio::time::timeout(LAST_WAIT, listening).await.is_err() {
         tracing::warn!("a data connection does not end; leaving it");
     }
+    if let Some(releasing) = releasing {
+        releasing.abort();
+        // It was aborted; what it had taken is put back by its thread.
+        let _ = releasing.await;
+    }
     // Lets the watch go, which may be waiting for it.
     noticing.abort();
     let _ = noticing.await;
     Ok(())
+}
+
+/// When files may leave the ramdisk; `None`: never.
+fn policy(config: &Detector) -> Option<Policy> {
+    let safe = match config.release {
+        Release::Never => return None,
+        Release::Landed => Safe::Landed,
+        Release::Stored => Safe::Stored,
+    };
+    Some(Policy { safe, above: config.release_above })
 }
 
 /// What a heartbeat says beside the backlog.
@@ -152,6 +179,7 @@ async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>) {
         };
         desk.notice(Instant::now(), batch);
         desk.news.notify_one();
+        desk.safer.notify_one();
         tokio::task::yield_now().await;
     }
 }

@@ -6,6 +6,7 @@ mod hub;
 mod key;
 mod lock;
 pub mod ppu;
+mod releasing;
 mod restore;
 mod runtime;
 mod sending;

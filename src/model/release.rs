@@ -69,7 +69,8 @@ pub struct Report {
 pub enum Outcome {
     /// Out of sight; [`Order::Delete`] or [`Order::PutBack`] is awaited.
     Taken {
-        /// Its name in staging, by which the watch tells of it as well; never used twice.
+        /// Its name in staging, by which the watch tells of it as well; not used again while
+        /// the watch has not told of it.
         token: Box<[u8]>,
     },
     /// Left where it is: another version, or somebody writes it; for people.

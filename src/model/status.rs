@@ -108,6 +108,8 @@ pub struct Detector {
     pub integrity_errors: u64,
     /// Symlinks, devices and sockets there, which are not transferred.
     pub skipped: u64,
+    /// Removed from the detector's ramdisk by its daemon, when they were safe, since its start.
+    pub released: Amount,
     /// The detector's ramdisk.
     pub ramdisk: Room,
     /// What failed last, for people.

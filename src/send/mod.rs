@@ -3,6 +3,7 @@
 pub mod jobs;
 pub mod listen;
 pub mod session;
+pub mod release;
 pub mod settle;
 mod source;
 mod spliced;

@@ -56,6 +56,8 @@ pub struct Desk {
     pub catalog: RefCell<Catalog>,
     /// The catalog may have something to say.
     pub news: Notify,
+    /// Files may have become safe, or a release may go on.
+    pub safer: Notify,
     /// Looks up the rest of a heartbeat: skipped files and room on the ramdisk.
     pub vitals: Box<dyn Fn() -> Heartbeat>,
     active: RefCell<Option<Rc<RefCell<Active>>>>,
@@ -89,6 +91,7 @@ impl Desk {
         Self {
             catalog: RefCell::new(catalog),
             news: Notify::new(),
+            safer: Notify::new(),
             vitals,
             active: RefCell::new(None),
             ended: Notify::new(),
@@ -308,8 +311,7 @@ fn hear(
 ) -> Option<SessionEnd> {
     let mut catalog = desk.catalog.borrow_mut();
     match message {
-        // Release, which needs `Stored`, is not built yet.
-        FromPpu::Heartbeat | FromPpu::Stored { .. } => {}
+        FromPpu::Heartbeat => {}
         FromPpu::ShiftBegan { shift, source } => catalog.shift_began(shift, source),
         FromPpu::Want { wants } => {
             let now = Instant::now();
@@ -317,7 +319,14 @@ fn hear(
                 queue.push(job);
             }
         }
-        FromPpu::Have { offers } | FromPpu::Landed { offers } => catalog.landed(Instant::now(), &offers),
+        FromPpu::Have { offers } | FromPpu::Landed { offers } => {
+            catalog.landed(Instant::now(), &offers);
+            desk.safer.notify_one();
+        }
+        FromPpu::Stored { offers } => {
+            catalog.stored(&offers);
+            desk.safer.notify_one();
+        }
         FromPpu::ClockProbe { sent_ns } => {
             let received_ns = wall_ns();
             let replied_ns = received_ns;
@@ -342,12 +351,17 @@ async fn write(
     let mut due = true; // a heartbeat first of all
     let mut frames = Vec::new();
     loop {
-        let counts = desk.catalog.borrow().counts();
+        let (counts, released) = {
+            let catalog = desk.catalog.borrow();
+            (catalog.counts(), catalog.released())
+        };
         if due || (counts.backlog_files == 0) != was_empty {
             due = false;
             was_empty = counts.backlog_files == 0;
             let (backlog_files, backlog_bytes) = (counts.backlog_files, counts.backlog_bytes);
-            let beat = Heartbeat { backlog_files, backlog_bytes, ..(desk.vitals)() };
+            let (released_files, released_bytes) = released;
+            let vitals = (desk.vitals)();
+            let beat = Heartbeat { backlog_files, backlog_bytes, released_files, released_bytes, ..vitals };
             put(&mut frames, FromDetector::Heartbeat(beat));
         }
         for reply in replies.borrow_mut().drain(..) {

@@ -7,6 +7,7 @@
 mod candidates;
 mod ignore;
 mod ramdisk;
+mod staging;
 mod tree;
 mod walk;
 mod watcher;
@@ -42,12 +43,14 @@ pub struct Settings {
     pub reconcile: Duration,
     /// How long a file that was linked in must be left alone before it is complete.
     pub quiet: Duration,
+    /// Files are released: the watch tells of what is taken into staging.
+    pub release: bool,
 }
 
 impl Settings {
     /// The usual times.
     pub fn new(ramdisk: PathBuf, ignore: Vec<String>) -> Self {
-        Self { ramdisk, ignore, reconcile: Duration::from_secs(30), quiet: Duration::from_millis(500) }
+        Self { ramdisk, ignore, reconcile: Duration::from_secs(30), quiet: Duration::from_millis(500), release: false }
     }
 }
 

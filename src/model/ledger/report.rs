@@ -84,6 +84,7 @@ impl Ledger {
             clock_offset_ms: state.clock_offset_ns.map(|ns| ns as f64 / 1e6),
             integrity_errors: state.counters.integrity_errors,
             skipped: beat.skipped,
+            released: Amount { files: beat.released_files, bytes: beat.released_bytes },
             ramdisk: Room { total_bytes: beat.ramdisk_total, free_bytes: beat.ramdisk_free },
             last_error: state.last_error.clone(),
         }
