@@ -98,6 +98,15 @@ impl RelPath {
         Ok(Self(bytes.into()))
     }
 
+    /// Another name in the same directory; `None` where it is none, or the path becomes too long.
+    pub fn beside(&self, name: &[u8]) -> Option<RelPath> {
+        let name = RelPath::new(name).ok().filter(|name| name.parent().is_none())?;
+        match self.parent() {
+            Some(parent) => parent.join(&name).ok(),
+            None => Some(name),
+        }
+    }
+
     /// The rest of this path below `root`; `None` when it is not below it.
     pub fn below(&self, root: &RelPath) -> Option<RelPath> {
         let rest = self.0.strip_prefix(&*root.0)?.strip_prefix(b"/")?;

@@ -196,7 +196,9 @@ impl Staging {
         }
         let shift = brand.map_or(ShiftId(seen.mtime_ns / 1_000_000), |brand| brand.shift);
         let moved = self.set_aside(parent, name, parent, name, &shift.stamp());
-        moved.map_err(|errno| self.root().error("set aside", Some(publication.at), errno).into())
+        moved
+            .map(|aside| aside.map(Replaced::SetAside))
+            .map_err(|errno| self.root().error("set aside", Some(publication.at), errno).into())
     }
 
     /// What has the name.
@@ -288,15 +290,15 @@ impl Staging {
         Err(PublishError::Foreign { brand: None })
     }
 
-    /// Renames `from` in `dir` to `NAME.~STAMP~` in `parent`. `None`: it has vanished.
-    fn set_aside(
+    /// Renames `from` in `dir` to `NAME.~STAMP~` in `parent`, and says its name there. `None`: it has vanished.
+    pub(super) fn set_aside(
         &self,
         dir: impl AsFd,
         from: &[u8],
         parent: &OwnedFd,
         name: &[u8],
         stamp: &str,
-    ) -> Result<Option<Replaced>, Errno> {
+    ) -> Result<Option<Vec<u8>>, Errno> {
         for n in 0..ASIDE_TRIES {
             let suffix = if n == 0 { format!(".~{stamp}~") } else { format!(".~{stamp}~{n}~") };
             let kept = name.len().min(NAME_MAX_BYTES - suffix.len());
@@ -308,7 +310,7 @@ impl Staging {
                     .and_then(|()| rustix::fs::unlinkat(&dir, from, AtFlags::empty()))
             };
             match renamed {
-                Ok(()) => return Ok(Some(Replaced::SetAside(aside))),
+                Ok(()) => return Ok(Some(aside)),
                 Err(Errno::EXIST) => {}
                 Err(Errno::NOENT) => return Ok(None),
                 Err(errno) => return Err(errno),
