@@ -35,10 +35,17 @@ impl World {
             storages: vec![StorageSettings {
                 id: "internal".into(),
                 internal: true,
+                external: false,
                 queue_depth: 1000,
                 copy_tries: 3,
                 retry_pause: Duration::from_secs(1),
                 retry_pause_max: Duration::from_secs(1),
+                patience: Patience {
+                    hung_after: Duration::from_secs(10),
+                    slow_after: Duration::from_secs(30),
+                    quarantine: Duration::from_secs(1),
+                    quarantine_max: Duration::from_secs(60),
+                },
             }],
         };
         let now = Now { at: Instant::now(), wall_ms: 1 };

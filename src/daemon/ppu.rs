@@ -22,7 +22,7 @@ use crate::journal::{self, JournalError, News, Origin};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
-use crate::model::ledger::{DetectorSettings, Fact, Settings, StorageSettings};
+use crate::model::ledger::{DetectorSettings, Fact, Patience, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::path::RelPath;
 use crate::model::record::LiveVersion;
@@ -127,6 +127,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         journal.map_err(io_error("start the journal's thread"))?;
     let mut writers = Vec::new();
     let mut outlets: Vec<Box<dyn Fn(crate::model::job::CopyJob) + Send>> = Vec::new();
+    let mut steps = Vec::new();
     for storage in 0..config.storages.len() {
         let writer = start_writer(&config, storage, &engine, &ramdisk, inputs.clone())?;
         let inlet = writer.inlet();
@@ -137,12 +138,14 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
                 );
             }
         }));
+        steps.push(writer.steps());
         writers.push(writer);
     }
     let hub = Hub {
         ledger,
         ramdisk: Arc::clone(&ramdisk),
         writers: outlets,
+        steps,
         journal: records,
         outlets: config.detectors.iter().map(|_| None).collect(),
         describe: describe(&config, engine.engine()),
@@ -253,27 +256,31 @@ fn start_writer(
     inputs: mpsc::Sender<Input>,
 ) -> Result<Writer, PpuError> {
     let storage = &config.storages[index];
-    let place = store::mount::Place {
-        target: storage.target.clone(),
-        mountpoint: storage.mountpoint.clone(),
-        allow_root_fs: storage.allow_root_fs,
-    };
     let settings = store::writer::Settings {
         index: StorageIndex(index as u16),
         id: storage.id.clone(),
-        place,
+        place: place(storage),
         queue_depth: usize::from(storage.queue_depth),
         direct: storage.direct == Direct::Auto,
         preserve_uid: config.preserve_uid,
         preserve_gid: config.preserve_gid,
         replace_other_shift: config.replace_other_shift,
         ramdisk: Arc::clone(ramdisk),
+        places: config.storages.iter().map(place).collect(),
     };
     let choice = engine.choice();
     let open_driver = move |limits| ppu_uring::open_engine(choice, limits).map(|opened| opened.driver);
     let report = move |report| drop(inputs.send(Input::Fact(Fact::Copying(report))));
     Writer::start(settings, open_driver, report)
         .map_err(|error| PpuError::Storage { id: storage.id.clone(), reason: error.to_string() })
+}
+
+fn place(storage: &ppu_config::Storage) -> store::mount::Place {
+    store::mount::Place {
+        target: storage.target.clone(),
+        mountpoint: storage.mountpoint.clone(),
+        allow_root_fs: storage.allow_root_fs,
+    }
 }
 
 fn open_journal(config: &Ppu) -> Result<journal::Opened<Vec<LiveVersion>>, JournalError> {
@@ -310,10 +317,17 @@ fn settings(config: &Ppu) -> Settings {
             .map(|storage| StorageSettings {
                 id: storage.id.as_str().into(),
                 internal: storage.kind == StorageKind::Internal,
+                external: storage.kind == StorageKind::External,
                 queue_depth: usize::from(storage.queue_depth),
                 copy_tries: storage.retries.saturating_add(1),
                 retry_pause: storage.retry_pause,
                 retry_pause_max: storage.retry_pause_max,
+                patience: Patience {
+                    hung_after: storage.hung_after,
+                    slow_after: storage.slow_after,
+                    quarantine: storage.retry_pause,
+                    quarantine_max: storage.retry_pause_max,
+                },
             })
             .collect(),
     }
