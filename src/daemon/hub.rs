@@ -84,7 +84,8 @@ impl Hub {
             }
             self.ledger.work(now, &mut orders);
             self.obey(&mut orders);
-            let mut input = match inputs.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+            let wake = self.ledger.pause_ends(now).map_or(next_tick, |end| end.min(next_tick));
+            let mut input = match inputs.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(input) => Some(input),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,

@@ -24,6 +24,7 @@ use crate::land::{landing, link};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::ledger::{DetectorSettings, Fact, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
+use crate::model::pacing::Pauses;
 use crate::model::path::RelPath;
 use crate::model::record::LiveVersion;
 use crate::model::replica_path::{Target, TargetError};
@@ -302,6 +303,7 @@ fn settings(config: &Ppu) -> Settings {
             .map(|detector| DetectorSettings {
                 id: detector.id.as_str().into(),
                 address: detector.address.to_string(),
+                pauses: Pauses { min: detector.min_pause, interrun: detector.interrun_pause },
             })
             .collect(),
         storages: config

@@ -88,7 +88,13 @@ impl World {
         });
         let shift = Shift::new(ShiftId(1), 500, 500, "$UID", places.to_vec()).unwrap();
         let settings = Settings {
-            detectors: ids.map(|id| DetectorSettings { id: id.into(), address: "fake".to_owned() }).to_vec(),
+            detectors: ids
+                .map(|id| DetectorSettings {
+                    id: id.into(),
+                    address: "fake".to_owned(),
+                    pauses: Pauses::default(),
+                })
+                .to_vec(),
             storages: (0..STORAGES)
                 .map(|s| StorageSettings {
                     id: s.to_string().into(),
@@ -426,4 +432,31 @@ fn what_has_landed_is_not_counted_again_when_it_is_offered_again() {
     world.detectors[0].wants.clear();
     world.run(Event::Close { detector: 0, name: 1 });
     world.check();
+}
+
+#[test]
+fn pauses_hold_wants_back() {
+    let mut world = World::new();
+    let pauses = Pauses { min: Duration::from_millis(10), interrun: Duration::from_millis(500) };
+    world.ledger.detectors[0].pace = Pace::new(pauses);
+    let wait = |world: &mut World, ms| world.run(Event::Wait { ms });
+    world.run(Event::Close { detector: 0, name: 1 });
+    world.run(Event::Close { detector: 0, name: 2 });
+    world.run(Event::Close { detector: 1, name: 1 });
+    assert_eq!(world.detectors[0].wants.len(), 1, "the second waits for the next round");
+    assert_eq!(world.detectors[1].wants.len(), 1, "the other detector is left out of it");
+    assert_eq!(world.ledger.pause_ends(world.now), Some(world.now.at + pauses.min));
+    wait(&mut world, 9);
+    assert_eq!(world.detectors[0].wants.len(), 1);
+    wait(&mut world, 1);
+    assert_eq!(world.detectors[0].wants.len(), 2);
+    assert_eq!(world.ledger.pause_ends(world.now), None, "nothing waits");
+    world.run(Event::Land { detector: 0, how: 7 });
+    world.run(Event::Land { detector: 0, how: 7 });
+    wait(&mut world, 100);
+    world.run(Event::Close { detector: 0, name: 3 });
+    wait(&mut world, 399);
+    assert!(world.detectors[0].wants.is_empty(), "the run is over: quiet");
+    wait(&mut world, 1);
+    assert_eq!(world.detectors[0].wants.len(), 1);
 }
