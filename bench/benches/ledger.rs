@@ -31,7 +31,11 @@ impl World {
         let place = Place { detector: "d".to_owned(), source: None, target };
         let shift = Shift::new(ShiftId(1), 500, 500, "$UID", vec![place]).unwrap();
         let settings = Settings {
-            detectors: vec![DetectorSettings { id: "d".into(), address: String::new() }],
+            detectors: vec![DetectorSettings {
+                id: "d".into(),
+                address: String::new(),
+                pauses: Default::default(),
+            }],
             storages: vec![StorageSettings {
                 id: "internal".into(),
                 internal: true,

@@ -1,6 +1,7 @@
 //! The command line: what there is to say, and what the exit code means.
 
 mod config_check;
+mod control;
 mod daemon;
 mod demo;
 mod detector;
@@ -8,6 +9,7 @@ mod log_file;
 mod logging;
 mod machine;
 mod ppu;
+mod retry;
 mod simulate;
 mod size;
 mod status;
@@ -38,6 +40,7 @@ enum Command {
     Demo(demo::Args),
     Detector(detector::Args),
     Ppu(ppu::Args),
+    Retry(retry::Args),
     Simulate(simulate::Args),
     Status(status::Args),
 }
@@ -76,6 +79,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
         Command::Ppu(args) => ppu::run(&args),
+        Command::Retry(args) => retry::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
     };

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
+use super::which::Known;
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex};
 use crate::model::job::CopyJob;
-use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
+use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Space};
 use crate::model::message::Message;
 use crate::model::record::Record;
 use crate::model::status::{StatusReport, Told};
 use crate::rooted::Root;
+use crate::serve::control::Which;
 use crate::store::writer::Steps;
 use crate::wire::control::FromPpu;
 
@@ -42,8 +44,8 @@ pub enum Input {
     Fact(Fact),
     /// Somebody asks how things are.
     Status(Box<dyn FnOnce(StatusReport) + Send>),
-    /// What had failed is to be tried again; with a word on how much that is.
-    Retry(Selection, Box<dyn FnOnce(Retried) + Send>),
+    /// What had failed is to be tried again; with a word on how much that is, or on what is wrong with the question.
+    Retry(Which, Box<dyn FnOnce(Result<Retried, String>) + Send>),
     /// Something to tell people that follows from no fact.
     Tell(Message),
     /// The end.
@@ -68,6 +70,8 @@ pub struct Hub {
     pub describe: Box<dyn Fn(&mut StatusReport) + Send>,
     /// The last messages, oldest first.
     pub told: VecDeque<Told>,
+    /// What people may name.
+    pub known: Known,
 }
 
 /// A session's ear.
@@ -89,7 +93,8 @@ impl Hub {
             }
             self.ledger.work(now, &mut orders);
             self.obey(&mut orders);
-            let mut input = match inputs.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+            let wake = self.ledger.pause_ends(now).map_or(next_tick, |end| end.min(next_tick));
+            let mut input = match inputs.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(input) => Some(input),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -103,7 +108,10 @@ impl Hub {
                 match next {
                     Input::Stop => return,
                     Input::Status(reply) => self.report(reply),
-                    Input::Retry(selection, reply) => reply(self.ledger.retry(&selection, &mut orders)),
+                    Input::Retry(which, reply) => {
+                        let selection = self.known.select(&self.ledger, &which);
+                        reply(selection.map(|selection| self.ledger.retry(&selection, &mut orders)));
+                    }
                     Input::Tell(message) => orders.push(Order::Tell(message)),
                     Input::Notice(notice) => self.notice(notice, &mut orders),
                     Input::Fact(fact) => self.fact(fact, &mut orders),

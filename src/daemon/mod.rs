@@ -10,3 +10,4 @@ mod restore;
 mod runtime;
 mod sending;
 mod signals;
+mod which;

@@ -17,13 +17,15 @@ use super::engine::{self, EngineChoice};
 use super::hub::{Hub, Input, now};
 use super::lock::{LockError, StateLock};
 use super::runtime;
+use super::which::Known;
 use super::{key, restore, signals};
 use crate::journal::{self, JournalError, News, Origin};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
-use crate::model::ledger::{DetectorSettings, Fact, Patience, Settings, StorageSettings};
+use crate::model::ledger::{DetectorSettings, Fact, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
+use crate::model::pacing::Pauses;
 use crate::model::path::RelPath;
 use crate::model::record::LiveVersion;
 use crate::model::replica_path::{Target, TargetError};
@@ -155,6 +157,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
             .into_iter()
             .map(|(at_ms, message)| crate::model::status::Told { at_ms, message })
             .collect(),
+        known: Known::new(&config),
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())
@@ -211,10 +214,22 @@ async fn serve(
         let notify = move |notice: Notice| drop(inputs.send(Input::Notice(notice)));
         links.spawn_local(link::run(link, notify, Arc::clone(&start_landing), stopped.clone()));
     }
-    let answer = move |request: Request, answer: Answer| match request {
-        Request::Status => drop(inputs.send(Input::Status(Box::new(move |report| {
-            drop(answer.send(Response::Status(Box::new(report))));
-        })))),
+    let answer = move |request: Request, answer: Answer| {
+        let input = match request {
+            Request::Status => Input::Status(Box::new(move |report| {
+                drop(answer.send(Response::Status(Box::new(report))));
+            })),
+            Request::Retry(which) => Input::Retry(
+                which,
+                Box::new(move |retried| {
+                    drop(answer.send(match retried {
+                        Ok(Retried { copies, files }) => Response::Retried { copies, files },
+                        Err(reason) => Response::Error(reason),
+                    }));
+                }),
+            ),
+        };
+        drop(inputs.send(input));
     };
     tokio::select! {
         served = control.serve(answer) => served?,
@@ -309,6 +324,7 @@ fn settings(config: &Ppu) -> Settings {
             .map(|detector| DetectorSettings {
                 id: detector.id.as_str().into(),
                 address: detector.address.to_string(),
+                pauses: Pauses { min: detector.min_pause, interrun: detector.interrun_pause },
             })
             .collect(),
         storages: config

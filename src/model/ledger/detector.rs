@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::{Copy, Session, Version};
 use crate::model::file_version::{Hash, Identity, OfferId, VersionId};
 use crate::model::offer::{Heartbeat, Withdrawal};
+use crate::model::pacing::Pace;
 use crate::model::path::RelPath;
 use crate::model::shift::ShiftId;
 
@@ -32,6 +33,7 @@ pub(super) struct Detector {
     pub(super) wanted_files: u64,
     pub(super) wanted_bytes: u64,
     pub(super) blocked_since: Option<Instant>,
+    pub(super) pace: Pace,
     pub(super) counters: Counters,
     /// For people.
     pub(super) last_error: Option<String>,
@@ -82,6 +84,11 @@ impl Detector {
 
     pub(super) fn files_without_room(&self) -> u64 {
         if self.blocked_since.is_some() { self.waiting.len() as u64 } else { 0 }
+    }
+
+    /// Nothing is closed there and not landed, as far as its last word goes.
+    pub(super) fn backlog_is_empty(&self) -> bool {
+        self.offers.is_empty() && self.beat.backlog_files == 0
     }
 
     pub(super) fn unlink_offer(&mut self, version: &mut Version) {

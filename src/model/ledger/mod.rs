@@ -48,6 +48,7 @@ pub use self::versions::{Copy, CopyState, Version};
 use super::file_version::{DetectorIndex, StorageIndex, TransferId, VersionId};
 use super::job::{Brand, Local};
 use super::message::{Code, Message};
+use super::pacing::{Pace, Pauses};
 use super::path::RelPath;
 use super::record::Record;
 use super::shift::{Shift, ShiftId};
@@ -72,6 +73,8 @@ pub struct DetectorSettings {
     pub id: Arc<str>,
     /// As configured, for the status.
     pub address: String,
+    /// In which it is left in peace.
+    pub pauses: Pauses,
 }
 
 /// See [`Settings`].
@@ -127,7 +130,11 @@ impl Ledger {
         Self {
             shifts: BTreeMap::from([(current.id, Arc::clone(&current))]),
             current,
-            detectors: settings.detectors.iter().map(|_| Detector::default()).collect(),
+            detectors: settings
+                .detectors
+                .iter()
+                .map(|detector| Detector { pace: Pace::new(detector.pauses), ..Detector::default() })
+                .collect(),
             storages: settings.storages.iter().map(|_| Storage::default()).collect(),
             versions: Versions::default(),
             transfers: HashMap::new(),

@@ -38,6 +38,15 @@ pub struct Retried {
 }
 
 impl Ledger {
+    /// The shift that people name by its start: as in messages and file names (20260131-235959), or in milliseconds since the epoch;
+    /// or `current`.
+    pub fn shift_named(&self, name: &str) -> Option<ShiftId> {
+        if name == "current" {
+            return Some(self.current.id);
+        }
+        self.shifts.keys().copied().find(|id| id.stamp() == name || id.0.to_string() == name)
+    }
+
     /// Queues failed copies again, with all their tries.
     pub fn retry(&mut self, selection: &Selection, out: &mut Vec<Order>) -> Retried {
         let chosen: Vec<VersionId> = self
