@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use ppu_uringd::model::status::{
-    Daemon, Health, Journal, Latency, Ramdisk, Room, STATUS_VERSION, StatusReport, Storage,
+    Daemon, Health, Journal, Latency, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport, Storage,
 };
 use ppu_uringd::serve::control::{ControlSocket, Response};
 use tempfile::TempDir;

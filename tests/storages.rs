@@ -14,7 +14,8 @@ use support::oracle::{check_sum, names, tree, write};
 use support::rig::{Options, Other, Rig};
 use support::{content, is_root, wait_at_most, wait_until};
 
-const QUICK: &str = "hung_after_ms = 500\nslow_after_ms = 1000\nretry_pause_ms = 50\nretry_pause_max_ms = 200\n";
+const QUICK: &str =
+    "hung_after_ms = 500\nslow_after_ms = 1000\nretry_pause_ms = 50\nretry_pause_max_ms = 200\n";
 
 fn three() -> Options {
     Options {
@@ -55,7 +56,10 @@ fn every_storage_gets_everything() {
             let (landed, stored) = (rig.landing(0).join(&name), rig.stored_on(storage, 0).join(&name));
             let (landed, stored) = (landed.metadata().unwrap(), stored.metadata().unwrap());
             assert_eq!((landed.uid(), landed.gid()), (stored.uid(), stored.gid()));
-            assert_eq!((landed.mode(), landed.modified().unwrap()), (stored.mode(), stored.modified().unwrap()));
+            assert_eq!(
+                (landed.mode(), landed.modified().unwrap()),
+                (stored.mode(), stored.modified().unwrap())
+            );
         }
     }
     check_sum(&rig);
@@ -84,7 +88,11 @@ fn row_32_a_storage_hangs() {
     });
     assert!(rig.messages().contains(&(Code::StorageUnavailable, "optional2".to_owned())));
     let status = rig.status().unwrap();
-    assert!(status.storages[2].since_ms.is_some() && status.storages[2].pending == 100, "{:?}", status.storages[2]);
+    assert!(
+        status.storages[2].since_ms.is_some() && status.storages[2].pending == 100,
+        "{:?}",
+        status.storages[2]
+    );
     drop(frozen);
     wait_stored_on(&rig, 2);
     assert_eq!(rig.health(2), "ok");
@@ -280,7 +288,12 @@ fn a_pending_copy_reads_from_another_storage() {
         (meta.uid(), meta.gid(), meta.mode(), meta.modified().unwrap())
     };
     for name in names(&rig.stored_on(2, 0)) {
-        assert_eq!(of(rig.stored_on(2, 0).join(&name)), of(rig.stored_on(1, 0).join(&name)), "{}", name.display());
+        assert_eq!(
+            of(rig.stored_on(2, 0).join(&name)),
+            of(rig.stored_on(1, 0).join(&name)),
+            "{}",
+            name.display()
+        );
     }
     assert_eq!(of(rig.stored_on(2, 0).join("run")).0, support::rig::UID);
     assert_eq!(rig.status().unwrap().detectors[0].landed.files, 22, "nothing travelled again");
@@ -418,7 +431,8 @@ fn a_stored_path_belongs_to_the_detector_that_came_first() {
     if !is_root("a_stored_path_belongs_to_the_detector_that_came_first") {
         return;
     }
-    let mut rig = Rig::prepare(Options { detectors: 2, storage_extra: QUICK.to_owned(), ..Options::default() });
+    let mut rig =
+        Rig::prepare(Options { detectors: 2, storage_extra: QUICK.to_owned(), ..Options::default() });
     let config = std::fs::read_to_string(rig.ppu_config()).unwrap();
     std::fs::write(rig.ppu_config(), config.replace("/./d", "/d")).unwrap();
     rig.start_detector(0);
@@ -483,4 +497,135 @@ fn a_storage_is_added_removed_and_added_again() {
     wait_stored_on(&rig, 1);
     assert_eq!(rig.status().unwrap().detectors[0].landed.files, 0, "nothing travelled again");
     assert_eq!(rig.counts_on(1).copied, 4);
+}
+
+/// What is stored is read again: damaged, missing and unreadable copies are named, and the exit code says so.
+#[test]
+fn verify_finds_what_is_not_as_it_was_stored() {
+    if !is_root("verify_finds_what_is_not_as_it_was_stored") {
+        return;
+    }
+    let rig = Rig::start(three());
+    for n in 0..30u64 {
+        write(rig.source(0), format!("run/{n}"), &content(n, 50_000));
+    }
+    (0..3).for_each(|storage| wait_stored_on(&rig, storage));
+    // An older version of a path is not looked for.
+    write(rig.source(0), "run/0", &content(100, 50_000));
+    (0..3).for_each(|storage| wait_stored_on(&rig, storage));
+    let (text, code) = rig.command(&["verify"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(text.matches("30 files (1.5 MB), 30 as stored").count(), 3, "{text}");
+
+    flip_a_byte(&rig.stored_on(1, 0).join("run/7"));
+    std::fs::remove_file(rig.stored_on(2, 0).join("run/8")).unwrap();
+    let (text, code) = rig.command(&["verify"]);
+    assert_eq!(code, 1, "{text}");
+    let line = |storage: &str, name: &str, what: &str| {
+        text.lines().any(|line| line.starts_with(storage) && line.contains(name) && line.contains(what))
+    };
+    assert!(line("external1", "/run/7 is", "damaged: its hash is"), "{text}");
+    assert!(line("optional2", "/run/8 is", "missing"), "{text}");
+    assert!(line("internal", "30 files", "30 as stored"), "{text}");
+    assert_eq!(rig.command(&["verify", "--storage", "internal", "--shift", "current"]).1, 0);
+    let (json, code) = rig.command(&["verify", "--json", "--storage", "external1"]);
+    assert_eq!(code, 1);
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{json}");
+    assert!(lines[0]["finding"]["path"].as_str().unwrap().ends_with("run/7"));
+    assert_eq!(lines[1]["verified"]["storages"][0]["damaged"], 1);
+    let (text, code) = rig.command(&["verify", "--shift", "20200101-000000"]);
+    assert!(code == 1 && text.contains("no shift 20200101-000000 is known"), "{text}");
+
+    rig.others[0].unmount_lazily();
+    let (text, code) = rig.command(&["verify", "--storage", "external1"]);
+    assert!(code == 1 && text.contains("NOT COMPLETE: nothing is mounted"), "{text}");
+}
+
+/// Row 29: the disk does not give back what was written.
+#[test]
+fn row_29_errors_on_reading_back() {
+    if !is_root("row_29_errors_on_reading_back") {
+        return;
+    }
+    let rig = Rig::start(three());
+    for n in 0..20u64 {
+        write(rig.source(0), format!("run/{n}"), &content(n, 1_000_000));
+    }
+    (0..3).for_each(|storage| wait_stored_on(&rig, storage));
+    // The end of the disk is gone; the loop device fails whatever is read there.
+    let image = rig.others[0].image_path();
+    let blocks = |path: &Path| path.metadata().unwrap().blocks();
+    assert!(blocks(&image) > 40_000);
+    std::fs::File::options().write(true).open(&image).unwrap().set_len(4 << 20).unwrap();
+    let (text, code) = rig.command(&["verify", "--storage", "external1"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("unreadable") || text.contains("damaged") || text.contains("NOT COMPLETE"),
+        "{text}"
+    );
+    assert_eq!(rig.command(&["verify", "--storage", "internal"]).1, 0);
+}
+
+/// Row 27: a quota is reached: that storage waits, the rest flows, it resumes by itself.
+#[test]
+fn row_27_quota_exceeded() {
+    if !is_root("row_27_quota_exceeded") {
+        return;
+    }
+    if Command::new("btrfs").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: no btrfs (btrfs-progs) to set a quota with");
+        return;
+    }
+    let other = Other { kind: "optional", fs: "btrfs", megabytes: 512, extra: QUICK.to_owned() };
+    let mut rig = Rig::prepare(Options { others: vec![other], ..three() });
+    let at = rig.others[0].path().to_owned();
+    std::fs::remove_dir(at.join("data")).unwrap();
+    let btrfs = |arguments: &[&str], path: &Path| run(Command::new("btrfs").args(arguments).arg(path));
+    btrfs(&["quota", "enable"], &at);
+    btrfs(&["subvolume", "create"], &at.join("data"));
+    btrfs(&["qgroup", "limit", "8M"], &at.join("data"));
+    rig.start_detector(0);
+    rig.start_ppu();
+    rig.wait_linked();
+    for n in 0..20u64 {
+        write(rig.source(0), format!("{n}"), &content(n, 1_000_000));
+    }
+    wait_stored_on(&rig, 0);
+    wait_until("the quota is reported", || rig.health(1) == "full");
+    assert_eq!(rig.counts_on(1).failed, 0);
+    assert!(rig.messages().contains(&(Code::DiskOverflow, "optional1".to_owned())));
+    btrfs(&["qgroup", "limit", "none"], &at.join("data"));
+    wait_stored_on(&rig, 1);
+    assert_eq!(rig.health(1), "ok");
+}
+
+/// Row 37: the kernel kills the daemon for want of memory, in the middle of everything.
+#[test]
+fn row_37_out_of_memory() {
+    if !is_root("row_37_out_of_memory") {
+        return;
+    }
+    let group = Path::new("/sys/fs/cgroup/memory").join(format!("ppu-uringd-test-{}", std::process::id()));
+    if std::fs::create_dir(&group).is_err() || !group.join("memory.limit_in_bytes").exists() {
+        eprintln!("SKIPPED: no memory cgroup (version 1)");
+        return;
+    }
+    let mut rig = Rig::start(three());
+    std::fs::write(group.join("memory.limit_in_bytes"), "64M").unwrap();
+    let mut ppu = rig.ppu.take().unwrap();
+    std::fs::write(group.join("cgroup.procs"), ppu.pid().to_string()).unwrap();
+    // What lands is memory of the one who lands it.
+    for n in 0..60u64 {
+        write(rig.source(0), format!("{n}"), &content(n, 2_400_000));
+    }
+    let status = ppu.wait();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status:?}");
+    rig.start_ppu();
+    for storage in 0..3 {
+        wait_stored_on(&rig, storage);
+    }
+    support::oracle::check_staging_empty(&rig);
+    wait_until("the cgroup is empty", || std::fs::remove_dir(&group).is_ok());
 }

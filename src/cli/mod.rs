@@ -14,6 +14,7 @@ mod simulate;
 mod size;
 mod status;
 mod stop;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ enum Command {
     Retry(retry::Args),
     Simulate(simulate::Args),
     Status(status::Args),
+    Verify(verify::Args),
 }
 
 /// Look after configuration files.
@@ -82,6 +84,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Retry(args) => retry::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use crate::land::expect::Expect;
 use crate::land::link::Notice;
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex};
 use crate::model::job::CopyJob;
-use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Space};
+use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
 use crate::model::message::Message;
 use crate::model::record::Record;
 use crate::model::status::{StatusReport, Told};
@@ -46,6 +46,8 @@ pub enum Input {
     Status(Box<dyn FnOnce(StatusReport) + Send>),
     /// What had failed is to be tried again; with a word on how much that is, or on what is wrong with the question.
     Retry(Which, Box<dyn FnOnce(Result<Retried, String>) + Send>),
+    /// What is meant by that?
+    Select(Which, Box<dyn FnOnce(Result<Selection, String>) + Send>),
     /// Something to tell people that follows from no fact.
     Tell(Message),
     /// The end.
@@ -108,6 +110,7 @@ impl Hub {
                 match next {
                     Input::Stop => return,
                     Input::Status(reply) => self.report(reply),
+                    Input::Select(which, reply) => reply(self.known.select(&self.ledger, &which)),
                     Input::Retry(which, reply) => {
                         let selection = self.known.select(&self.ledger, &which);
                         reply(selection.map(|selection| self.ledger.retry(&selection, &mut orders)));

@@ -17,9 +17,10 @@ use super::engine::{self, EngineChoice};
 use super::hub::{Hub, Input, now};
 use super::lock::{LockError, StateLock};
 use super::runtime;
+use super::verify::{self, Verifier};
 use super::which::Known;
 use super::{key, restore, signals};
-use crate::journal::{self, JournalError, News, Origin};
+use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
@@ -125,7 +126,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
 
     let (inputs, hub_inputs) = mpsc::channel();
     let journal = journal::start(opened.journal, report_journal(inputs.clone()));
-    let journal::Running { records, thread: journal_thread } =
+    let journal::Running { records, queries, thread: journal_thread } =
         journal.map_err(io_error("start the journal's thread"))?;
     let mut writers = Vec::new();
     let mut outlets: Vec<Box<dyn Fn(crate::model::job::CopyJob) + Send>> = Vec::new();
@@ -172,6 +173,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
 
     let start_landing = start_landing(&config, &engine, &staging, inputs.clone());
     tracing::info!(shift, engine = %engine.engine(), "ppu-uringd ppu is running");
+    let verifier = verifier(&config, queries);
+    let control = (control, verifier);
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
@@ -196,7 +199,7 @@ async fn serve(
     config: &Ppu,
     key: Key,
     ppu: PpuId,
-    control: ControlSocket,
+    (control, verifier): (ControlSocket, Verifier),
     start_landing: StartLanding,
     inputs: mpsc::Sender<Input>,
 ) -> Result<(), PpuError> {
@@ -228,6 +231,16 @@ async fn serve(
                     }));
                 }),
             ),
+            Request::Verify(which) => {
+                let verifier = verifier.clone();
+                Input::Select(
+                    which,
+                    Box::new(move |selection| match selection {
+                        Ok(selection) => verifier.start(selection, answer),
+                        Err(reason) => drop(answer.send(Response::Error(reason))),
+                    }),
+                )
+            }
         };
         drop(inputs.send(input));
     };
@@ -296,6 +309,16 @@ fn place(storage: &ppu_config::Storage) -> store::mount::Place {
         mountpoint: storage.mountpoint.clone(),
         allow_root_fs: storage.allow_root_fs,
     }
+}
+
+fn verifier(config: &Ppu, queries: Queries) -> Verifier {
+    let storages = config.storages.iter().map(|storage| verify::Storage {
+        id: storage.id.clone(),
+        place: place(storage),
+        internal: storage.kind == StorageKind::Internal,
+        overwrites: config.replace_other_shift,
+    });
+    Verifier::new(queries, storages.collect())
 }
 
 fn open_journal(config: &Ppu) -> Result<journal::Opened<Vec<LiveVersion>>, JournalError> {

@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn paths_as_people_write_them() {
-        let storages = vec![("internal".to_owned(), b"/data".to_vec()), ("usb".to_owned(), b"/usb/x".to_vec())];
+        let storages =
+            vec![("internal".to_owned(), b"/data".to_vec()), ("usb".to_owned(), b"/usb/x".to_vec())];
         let known = Known { ramdisk: b"/ramdisk".to_vec(), storages };
         let rel = |path: &str| RelPath::new(path.as_bytes()).unwrap();
         for (path, place) in [

@@ -237,8 +237,7 @@ impl Copy {
         rustix::fs::ftruncate(self.staged.file(), self.source.size())
             .map_err(|errno| end("truncate", errno))?;
         if let Origin::Ramdisk(source, stat) = &self.source {
-            let now =
-                FileStat::of(source).map_err(|errno| CopyOutcome::Failed(format!("statx: {errno}")))?;
+            let now = FileStat::of(source).map_err(|errno| CopyOutcome::Failed(format!("statx: {errno}")))?;
             if (now.size, now.ctime_ns) != (stat.size, stat.ctime_ns) {
                 return Err(source_changed(job).into());
             }
@@ -272,8 +271,9 @@ impl Copy {
         staging: &Staging,
     ) -> Result<Published, CopyOutcome> {
         let Self { source, staged, new_directories, .. } = self;
-        let placed =
-            publication(job, source.mtime_ns(), settings, None, |publication| staging.place(staged, publication));
+        let placed = publication(job, source.mtime_ns(), settings, None, |publication| {
+            staging.place(staged, publication)
+        });
         let noted = |published: Published| {
             let new_directories = published.new_directories.max(new_directories);
             Published { new_directories, ..published }

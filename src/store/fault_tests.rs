@@ -103,7 +103,9 @@ fn every_operation_fails_once() {
                 }
                 // Only the sync of a directory, which several files may share, is not made good by itself.
                 Fault::Short | Fault::Late(_) => not.is_empty(),
-                _ => not.iter().all(|o| matches!(o, CopyOutcome::DiskError(text) if text.contains("directory"))),
+                _ => not
+                    .iter()
+                    .all(|o| matches!(o, CopyOutcome::DiskError(text) if text.contains("directory"))),
             };
             assert!(expected, "{fault:?} at {nth}: {not:?}");
             stored += outcomes.len() - not.len();

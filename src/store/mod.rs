@@ -10,5 +10,6 @@ pub mod mount;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 mod worker;
 pub mod writer;

@@ -72,6 +72,10 @@ impl Mount {
         devices.stdout.is_empty()
     }
 
+    pub fn image_path(&self) -> PathBuf {
+        self.dir.path().join("image")
+    }
+
     pub fn path(&self) -> &Path {
         &self.at
     }

@@ -65,17 +65,17 @@ pub(super) fn problems(report: &StatusReport) -> Vec<Problem> {
 fn of_storage(storage: &Storage, now_ms: i64) -> Option<Problem> {
     let Storage { id, pending, .. } = storage;
     let pending = count(*pending, "file");
-    let since = storage.since_ms.map_or(String::new(), |since| {
-        format!(" for {}", duration(now_ms.saturating_sub(since)))
-    });
+    let since = storage
+        .since_ms
+        .map_or(String::new(), |since| format!(" for {}", duration(now_ms.saturating_sub(since))));
     match &storage.health {
         Health::Ok => None,
         Health::Unavailable { reason } => Some(error(format!(
             "storage {id} unavailable{since}: {reason}. {pending} pending; resumes by itself"
         ))),
-        Health::Full { reason } => {
-            Some(error(format!("storage {id} full{since}: {reason}. {pending} pending; resumes when there is room")))
-        }
+        Health::Full { reason } => Some(error(format!(
+            "storage {id} full{since}: {reason}. {pending} pending; resumes when there is room"
+        ))),
         Health::Quarantined { reason } => Some(error(format!(
             "storage {id} gives disk errors{since}: {reason}. {pending} pending; it is tried now and then: see dmesg, replace the disk"
         ))),

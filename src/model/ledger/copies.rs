@@ -122,13 +122,7 @@ impl Ledger {
         }
     }
 
-    fn take_off(
-        &mut self,
-        id: VersionId,
-        storage: StorageIndex,
-        sources: Vec<Source>,
-        out: &mut Vec<Order>,
-    ) {
+    fn take_off(&mut self, id: VersionId, storage: StorageIndex, sources: Vec<Source>, out: &mut Vec<Order>) {
         if let Some(flying) = self.flying_on_same_path(id, storage) {
             flying.next = Some(id);
             return;

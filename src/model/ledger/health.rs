@@ -315,6 +315,10 @@ mod tests {
         health.waiting(at(41), true);
         health.stored();
         health.waiting(at(100), true);
-        assert_eq!(health.condition(at(100), &PATIENCE).0, Condition::Ok, "while it was away it was not slow");
+        assert_eq!(
+            health.condition(at(100), &PATIENCE).0,
+            Condition::Ok,
+            "while it was away it was not slow"
+        );
     }
 }

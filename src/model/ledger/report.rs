@@ -113,8 +113,7 @@ impl Ledger {
                 Health::Quarantined { reason: reason.clone() }
             }
         };
-        let since_ms =
-            since.map(|at| now.wall_ms - now.at.saturating_duration_since(at).as_millis() as i64);
+        let since_ms = since.map(|at| now.wall_ms - now.at.saturating_duration_since(at).as_millis() as i64);
         Storage {
             id: settings.id.to_string(),
             kind: String::new(),

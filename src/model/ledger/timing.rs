@@ -28,7 +28,11 @@ pub(super) struct Meter(VecDeque<(Instant, u64, u64)>);
 impl Timing {
     pub(super) fn new(detectors: usize) -> Self {
         let histogram = || Histogram::new_with_bounds(1, LONGEST_US, 2).ok();
-        Self { visible: histogram(), stored: histogram(), arrivals: (0..detectors).map(|_| Meter::default()).collect() }
+        Self {
+            visible: histogram(),
+            stored: histogram(),
+            arrivals: (0..detectors).map(|_| Meter::default()).collect(),
+        }
     }
 
     pub(super) fn visible(&mut self, time: Duration) {

@@ -38,6 +38,8 @@ pub enum Request {
     Status,
     /// Queue failed copies again.
     Retry(Which),
+    /// Read stored copies again; of a [`Which`] without paths. Answered by many lines.
+    Verify(Which),
 }
 
 /// Which stored or failed copies are meant; what is not given means all.
@@ -65,8 +67,58 @@ pub enum Response {
         /// Their files.
         files: u64,
     },
+    /// To [`Request::Verify`], now and then: how far it is on one storage.
+    Verifying(Tested),
+    /// To [`Request::Verify`]: a copy that is not what was stored.
+    Finding(Finding),
+    /// To [`Request::Verify`], at its end.
+    Verified {
+        /// Each in full.
+        storages: Vec<Tested>,
+    },
     /// Why not; for people.
     Error(String),
+}
+
+/// Stored copies of one storage, read again. `files` = `same` + `elsewhere` + `damaged` + `missing` + `unreadable`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tested {
+    /// The storage's name.
+    pub storage: String,
+    /// Looked at.
+    pub files: u64,
+    /// Read.
+    pub bytes: u64,
+    /// As they were stored.
+    pub same: u64,
+    /// No longer here, as it should be: evicted or purged to the external storage, or overwritten by a later shift where that is wished.
+    pub elsewhere: u64,
+    /// Their content is another, or their names are taken.
+    pub damaged: u64,
+    /// Gone.
+    pub missing: u64,
+    /// The disk does not give them back.
+    pub unreadable: u64,
+    /// Why not all of them were looked at, for people.
+    pub incomplete: Option<String>,
+}
+
+/// A stored copy that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The storage's name.
+    pub storage: String,
+    /// The file's.
+    pub path: String,
+    /// For people.
+    pub what: String,
+}
+
+impl Tested {
+    /// What is not as it should be.
+    pub fn bad(&self) -> u64 {
+        self.damaged + self.missing + self.unreadable
+    }
 }
 
 impl Request {
@@ -74,7 +126,7 @@ impl Request {
     fn is_for_everyone(&self) -> bool {
         match self {
             Self::Status => true,
-            Self::Retry(_) => false,
+            Self::Retry(_) | Self::Verify(_) => false,
         }
     }
 }

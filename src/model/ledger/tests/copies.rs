@@ -23,7 +23,11 @@ fn what_left_the_ramdisk_is_copied_from_another_storage() {
     world.run(Event::Copy { storage: 0, how: 11, which: 0 });
     world.run(Event::Wait { ms: 1000 });
     let job = world.copies[1].remove(0);
-    assert_eq!(job.local(), Some(Local { ino: 1, ctime_ns: 1 }), "it may only have been renamed for a moment");
+    assert_eq!(
+        job.local(),
+        Some(Local { ino: 1, ctime_ns: 1 }),
+        "it may only have been renamed for a moment"
+    );
     world.copied(1, job.version, CopyOutcome::SourceLost("removed".to_owned()));
     assert_eq!(world.copies[1][0].sources, [Source::Stored(StorageIndex(0))]);
     // Its source may be away for hours: that is no failure.
@@ -152,7 +156,8 @@ fn a_hanging_storage_leaves_the_other_alone_and_goes_on_by_itself() {
     world.run(Event::Wait { ms: 11_000 });
     steps(&mut world, 2);
     let condition = |world: &World, storage: usize| {
-        serde_json::to_value(&world.ledger.report(world.now).storages[storage].health).unwrap()["state"].clone()
+        serde_json::to_value(&world.ledger.report(world.now).storages[storage].health).unwrap()["state"]
+            .clone()
     };
     assert_eq!((condition(&world, 0), condition(&world, 1)), ("hung".into(), "ok".into()));
     assert!(world.told.iter().any(|told| told.code == Code::StorageUnavailable && told.short == "0"));
