@@ -394,8 +394,10 @@ impl Ledger {
             Err(()) => self.try_again(now, id, index, reason, out),
             Ok(news) => {
                 out.extend(news.map(Order::Tell));
-                // Another file is tried next: this one may be what the disk fails at.
-                self.wait_for_later(now, id, index);
+                // Other files are tried before it: this one may be what the disk fails at.
+                let pause = LATER.max(2 * storage.health.probe_pause());
+                self.set_copy(id, index, CopyState::Queued);
+                self.storages[index.index()].later.insert((now.at + pause, id));
             }
         }
     }

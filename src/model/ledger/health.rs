@@ -76,6 +76,11 @@ impl Health {
         }
     }
 
+    /// Time between two tries at the moment.
+    pub(super) fn probe_pause(&self) -> Duration {
+        self.probe_pause
+    }
+
     /// It stored something, or refused it for the file's sake.
     pub(super) fn well(&mut self) {
         self.trouble = None;

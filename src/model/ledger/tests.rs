@@ -253,7 +253,7 @@ impl World {
                 self.produced += 1;
                 let identity = Identity {
                     size: FILE_BYTES + u64::from(name),
-                    mtime_ns: 7,
+                    mtime_ns: self.content,
                     ino: u64::from(name),
                     ctime_ns: self.content,
                 };

@@ -115,7 +115,7 @@ fn mistakes_are_told_and_forgiven() {
             b"{\"v\":2,\"do\":\"status\"}\n",
             "the client speaks version 2 of the control protocol, not 1: use the same release",
         ),
-        (b"{\"v\":1,\"do\":\"dance\"}\n", "unknown variant `dance`, expected `status`"),
+        (b"{\"v\":1,\"do\":\"dance\"}\n", "unknown variant `dance`, expected "),
         (b"\xff\xfe\n", "expected value"),
     ] {
         let line = told(&mut client, request);
