@@ -629,3 +629,77 @@ fn row_37_out_of_memory() {
     support::oracle::check_staging_empty(&rig);
     wait_until("the cgroup is empty", || std::fs::remove_dir(&group).is_ok());
 }
+
+/// Row 36: out of descriptors. Nothing fails, nothing is lost; it goes on when there are some.
+#[test]
+fn row_36_out_of_descriptors() {
+    if !is_root("row_36_out_of_descriptors") {
+        return;
+    }
+    let rig = Rig::start(three());
+    write(rig.source(0), "first", b"first");
+    (0..3).for_each(|storage| wait_stored_on(&rig, storage));
+    let ppu = rig.ppu.as_ref().unwrap();
+    let limit = |files: usize| {
+        run(Command::new("prlimit")
+            .arg(format!("--pid={}", ppu.pid()))
+            .arg(format!("--nofile={files}:{files}")));
+    };
+    // Enough for the links and for one question of ours, not for work.
+    limit(ppu.descriptors() + 3);
+    for n in 0..100u64 {
+        write(rig.source(0), format!("{}/{n}", n % 5), &content(n, 50_000));
+    }
+    wait_until("it is said", || ppu.log().contains("Too many open files"));
+    run(Command::new("prlimit").arg(format!("--pid={}", ppu.pid())).arg("--nofile=1024:1024"));
+    for storage in 0..3 {
+        wait_stored_on(&rig, storage);
+        assert_eq!(rig.counts_on(storage).failed, 0);
+    }
+    assert_eq!(rig.counts().lost, 0);
+}
+
+/// SPEC 3.3: a daemon without privileges, on a storage that does not let it change owners or groups.
+#[test]
+fn owners_are_left_to_the_operating_system_where_that_is_wished() {
+    if !is_root("owners_are_left_to_the_operating_system_where_that_is_wished") {
+        return;
+    }
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use support::rig::{GID, UID};
+    let mut rig = Rig::prepare(Options {
+        ppu_extra: "preserve_uid = false\npreserve_gid = false\n".to_owned(),
+        storage_extra: QUICK.to_owned(),
+        others: vec![],
+        ..three()
+    });
+    rig.start_detector(0);
+    let ours = [
+        rig.dir.path(),
+        &rig.dir.path().join("key"),
+        &rig.dir.path().join("ppu.state"),
+        rig.ppu_ramdisk.path(),
+    ];
+    for path in ours {
+        chown(path, Some(UID), Some(GID)).unwrap();
+    }
+    // Below the storage's target everything belongs to a group that the daemon is not in.
+    let data = rig.storage.path().join("data");
+    chown(&data, Some(UID), Some(777)).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o2775)).unwrap();
+    rig.ppu = Some(support::daemon::Daemon::start_with("ppu", &rig.ppu_config(), |command| {
+        std::os::unix::process::CommandExt::uid(command, UID);
+        std::os::unix::process::CommandExt::gid(command, GID);
+    }));
+    rig.wait_linked();
+    for n in 0..10u64 {
+        write(rig.source(0), format!("run/{n}"), &content(n, 10_000));
+    }
+    wait_stored_on(&rig, 0);
+    assert_eq!(rig.counts().failed, 0);
+    let stored = rig.stored(0).join("run/3").metadata().unwrap();
+    assert_eq!(
+        (stored.uid(), stored.mtime_nsec()),
+        (UID, rig.source(0).join("run/3").metadata().unwrap().mtime_nsec())
+    );
+}

@@ -178,8 +178,8 @@ pub enum CopyOutcome {
     Full(String),
     /// What was to be copied is gone, was changed by somebody else, or is damaged. For people.
     SourceLost(String),
-    /// The storage that was to be read cannot be at the moment: nobody's fault here. For people.
-    SourceUnavailable(String),
+    /// What it takes is not to be had at the moment (the storage that is to be read, descriptors, memory): nobody's fault. For people.
+    NotNow(String),
     /// The name is taken, by another detector's file of this shift or by what is no file: trying again does not help. For people.
     Taken(String),
     /// The storage's disk failed; counts as a try while it does not fail for all. Names the operation.

@@ -18,7 +18,7 @@ use crate::model::job::{CopyJob, CopyOutcome};
 use crate::model::path::{RelPath, printable};
 use crate::rooted::{
     Attributes, DirAttributes, FileStat, Occupied, Publication, PublishError, Published, RootError, Staged,
-    Staging, hash_content,
+    Staging, hash_content, inherit_gid,
 };
 
 /// A file up to this size is written at once.
@@ -146,7 +146,7 @@ impl Copy {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL => {
                 CopyOutcome::SourceLost(error.to_string())
             }
-            _ => CopyOutcome::Failed(error.to_string()),
+            errno => of_errno(errno, error.to_string()),
         })?;
         if !is_as_landed(job, &source, &stat) {
             return Err(source_changed(job).into());
@@ -244,7 +244,10 @@ impl Copy {
         }
         let (inherited, new_directories) = inherited_gid(job, settings, staging)?;
         self.new_directories = new_directories;
-        publication(job, self.source.mtime_ns(), settings, inherited, |publication| {
+        if let Some(gid) = inherited {
+            inherit_gid(self.staged.file(), gid).map_err(|errno| end("chown", errno))?;
+        }
+        publication(job, self.source.mtime_ns(), settings, |publication| {
             staging.dress(&self.staged, publication)
         })
         .map_err(|error| of_error(&error))?;
@@ -271,9 +274,8 @@ impl Copy {
         staging: &Staging,
     ) -> Result<Published, CopyOutcome> {
         let Self { source, staged, new_directories, .. } = self;
-        let placed = publication(job, source.mtime_ns(), settings, None, |publication| {
-            staging.place(staged, publication)
-        });
+        let placed =
+            publication(job, source.mtime_ns(), settings, |publication| staging.place(staged, publication));
         let noted = |published: Published| {
             let new_directories = published.new_directories.max(new_directories);
             Published { new_directories, ..published }
@@ -384,14 +386,13 @@ fn publication<T>(
     job: &CopyJob,
     mtime_ns: i64,
     settings: &Settings,
-    inherited_gid: Option<u32>,
     then: impl FnOnce(&Publication<'_>) -> T,
 ) -> T {
     then(&Publication {
         at: &job.to,
         attributes: Attributes {
             uid: settings.preserve_uid.then_some(job.uid),
-            gid: settings.preserve_gid.then_some(job.gid).or(inherited_gid),
+            gid: settings.preserve_gid.then_some(job.gid),
             mode: job.mode,
             mtime_ns,
         },
@@ -495,6 +496,7 @@ pub(super) fn of_errno(errno: Errno, text: String) -> CopyOutcome {
             CopyOutcome::Unavailable(text)
         }
         Errno::IO => CopyOutcome::DiskError(text),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => CopyOutcome::NotNow(text),
         _ => CopyOutcome::Failed(text),
     }
 }

@@ -102,7 +102,7 @@ fn fetch(wanted: &Wanted) -> Result<(), CopyOutcome> {
             Ok(()) => return Ok(()),
             Err(Unfit::Target(outcome)) => return Err(outcome),
             // That a storage cannot be read now weighs more than that another has lost its copy: there is hope.
-            Err(Unfit::Source(outcome @ CopyOutcome::SourceUnavailable(_))) => first = Some(outcome),
+            Err(Unfit::Source(outcome @ CopyOutcome::NotNow(_))) => first = Some(outcome),
             Err(Unfit::Source(outcome)) => first = first.or(Some(outcome)),
         }
     }
@@ -110,7 +110,7 @@ fn fetch(wanted: &Wanted) -> Result<(), CopyOutcome> {
 }
 
 fn fetch_from(wanted: &Wanted, place: &Place) -> Result<(), Unfit> {
-    let unavailable = |text: String| Unfit::Source(CopyOutcome::SourceUnavailable(text));
+    let unavailable = |text: String| Unfit::Source(CopyOutcome::NotNow(text));
     let lost = |text: String| Unfit::Source(CopyOutcome::SourceLost(text));
     let root = place.open_as_is().map_err(|gone| unavailable(gone.0))?;
     let (file, stat) = root.open_file(&wanted.at).map_err(|error| match error.errno {

@@ -177,7 +177,7 @@ impl<R: FnMut(CopyReport)> Worker<R> {
                 Ok(fetcher) => self.fetcher = Some(fetcher),
                 Err(error) => {
                     let text = format!("start a thread that reads {}: {error}", job.to);
-                    return self.end(&job, CopyOutcome::SourceUnavailable(text));
+                    return self.end(&job, CopyOutcome::NotNow(text));
                 }
             }
         }
@@ -191,7 +191,7 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             self.fetching.insert(id, active);
         } else {
             self.fetcher = None;
-            self.end(&job, CopyOutcome::SourceUnavailable("the thread that reads has ended".to_owned()));
+            self.end(&job, CopyOutcome::NotNow("the thread that reads has ended".to_owned()));
         }
     }
 

@@ -204,8 +204,8 @@ impl Ledger {
                 self.storages[storage.index()].health.well();
                 self.ramdisk_lost(now, id, storage, &reason, out);
             }
-            CopyOutcome::SourceUnavailable(reason) => {
-                tracing::info!(version = id.0, "a copy waits for its source: {reason}");
+            CopyOutcome::NotNow(reason) => {
+                tracing::warn!(version = id.0, "a copy has to wait: {reason}");
                 self.wait_for_later(now, id, storage);
             }
             CopyOutcome::Taken(reason) => {

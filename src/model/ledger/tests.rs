@@ -330,7 +330,7 @@ impl World {
             2 => CopyOutcome::Failed("EINVAL".to_owned()),
             3 => CopyOutcome::DiskError("EIO".to_owned()),
             4 => CopyOutcome::SourceLost("removed by a user".to_owned()),
-            5 if job.local().is_none() => CopyOutcome::SourceUnavailable("not mounted".to_owned()),
+            5 if job.local().is_none() => CopyOutcome::NotNow("not mounted".to_owned()),
             6 if how > 200 => CopyOutcome::Taken("another detector's".to_owned()),
             _ if job.superseded.load(Ordering::Relaxed) => CopyOutcome::Superseded,
             _ if !readable => CopyOutcome::SourceLost("replaced by a newer version".to_owned()),

@@ -33,7 +33,7 @@ fn what_left_the_ramdisk_is_copied_from_another_storage() {
     // Its source may be away for hours: that is no failure.
     for _ in 0..100 {
         let job = world.copies[1].remove(0);
-        world.copied(1, job.version, CopyOutcome::SourceUnavailable("not mounted".to_owned()));
+        world.copied(1, job.version, CopyOutcome::NotNow("not mounted".to_owned()));
         world.run(Event::Wait { ms: 1000 });
     }
     world.run(Event::Copy { storage: 1, how: 11, which: 0 });
