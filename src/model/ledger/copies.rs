@@ -60,7 +60,7 @@ impl Ledger {
             }
             let usual = 2 * self.settings.storages[index].queue_depth;
             let in_flight_max = storage.health.in_flight_max(now.at, usual);
-            while self.storages[index].from_ramdisk() < in_flight_max
+            while self.storages[index].local_flying() < in_flight_max
                 && let Some(id) = self.storages[index].ready.pop_first()
             {
                 self.fly(id, at, out);
@@ -248,7 +248,7 @@ impl Ledger {
     pub(super) fn steps(&mut self, now: Now, index: StorageIndex, steps: u64, out: &mut Vec<Order>) {
         let settings = &self.settings.storages[index.index()];
         let storage = &mut self.storages[index.index()];
-        let busy = storage.from_ramdisk() > 0;
+        let busy = storage.local_flying() > 0;
         let news = storage.health.steps(now.at, &settings.id, steps, busy, &settings.patience);
         out.extend(news.map(Order::Tell));
     }
@@ -415,7 +415,7 @@ impl Ledger {
 
 impl Storage {
     /// Copies in flight that need no other storage.
-    fn from_ramdisk(&self) -> usize {
+    fn local_flying(&self) -> usize {
         self.flying.len() - self.remote_flying
     }
 }
