@@ -6,6 +6,7 @@ pub mod job;
 pub mod ledger;
 pub mod message;
 pub mod offer;
+pub mod pacing;
 pub mod path;
 pub mod record;
 pub mod replica_path;

@@ -13,7 +13,7 @@ use super::root::{FileStat, RootError, openat2};
 use super::staging::{Staged, Staging};
 use crate::model::file_version::MODE_MASK;
 use crate::model::job::{Brand, Local};
-use crate::model::path::{NAME_MAX_BYTES, RelPath};
+use crate::model::path::{RelPath, aside_name};
 use crate::model::shift::ShiftId;
 
 /// How often a name that changes under our eyes is tried again.
@@ -300,9 +300,7 @@ impl Staging {
         stamp: &str,
     ) -> Result<Option<Vec<u8>>, Errno> {
         for n in 0..ASIDE_TRIES {
-            let suffix = if n == 0 { format!(".~{stamp}~") } else { format!(".~{stamp}~{n}~") };
-            let kept = name.len().min(NAME_MAX_BYTES - suffix.len());
-            let aside = [&name[..kept], suffix.as_bytes()].concat();
+            let aside = aside_name(name, stamp, n);
             let renamed = if self.rename_flags() {
                 rustix::fs::renameat_with(&dir, from, parent, &aside, RenameFlags::NOREPLACE)
             } else {

@@ -318,6 +318,7 @@ fn hear(
             }
         }
         FromPpu::Have { offers } | FromPpu::Landed { offers } => catalog.landed(Instant::now(), &offers),
+        FromPpu::Fell { offers } => catalog.fell(&offers),
         FromPpu::ClockProbe { sent_ns } => {
             let received_ns = wall_ns();
             let replied_ns = received_ns;

@@ -1,7 +1,7 @@
-//! Asking detectors for files, as far as there is room.
+//! Asking detectors for files, as far as there is room, and no pause.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::landings::Transfer;
 use super::{Ledger, Now, Order, UNCOMMITTED_RECORDS_MAX};
@@ -18,6 +18,7 @@ const WANTED_BYTES_MAX: u64 = 256 << 20;
 const PASSING_FILES_MAX: usize = 64;
 /// After that long nothing passes any more.
 const PASSING_TIME: Duration = Duration::from_secs(10);
+
 impl Ledger {
     /// Asks every detector in turn for one file, oldest first, until nothing more fits.
     pub(super) fn want(&mut self, now: Now, out: &mut Vec<Order>) {
@@ -30,13 +31,17 @@ impl Ledger {
                     state.waiting.insert(id);
                 }
             }
+            state.pace.backlog(now.at, state.backlog_is_empty());
         }
         if self.journal.next_sequence - self.journal.committed > UNCOMMITTED_RECORDS_MAX {
             return;
         }
         let mut wants: Vec<Vec<(Wanted, LandJob)>> = self.detectors.iter().map(|_| Vec::new()).collect();
-        let mut asking: Vec<usize> =
-            (0..self.detectors.len()).filter(|&d| !self.detectors[d].waiting.is_empty()).collect();
+        let may_be_asked = |d: &usize| {
+            let state = &self.detectors[*d];
+            !state.waiting.is_empty() && state.pace.paused_until(now.at).is_none()
+        };
+        let mut asking: Vec<usize> = (0..self.detectors.len()).filter(may_be_asked).collect();
         while !asking.is_empty() {
             asking.retain(|&d| {
                 let detector = DetectorIndex(d as u16);
@@ -49,9 +54,16 @@ impl Ledger {
         }
         for (d, wants) in wants.into_iter().enumerate() {
             if !wants.is_empty() {
+                self.detectors[d].pace.asked(now.at);
                 out.push(Order::Want { detector: DetectorIndex(d as u16), wants });
             }
         }
+    }
+
+    /// When the first pause ends that a file waits for.
+    pub fn pause_ends(&self, now: Now) -> Option<Instant> {
+        let waiting = self.detectors.iter().filter(|state| !state.waiting.is_empty());
+        waiting.filter_map(|state| state.pace.paused_until(now.at)).min()
     }
 
     fn next_fit(&mut self, now: Now, detector: DetectorIndex, out: &mut Vec<Order>) -> Option<OfferId> {
