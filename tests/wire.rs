@@ -241,6 +241,7 @@ fn from_ppu() -> impl Strategy<Value = FromPpu> {
         offers().prop_map(|offers| FromPpu::Stored { offers }),
         any::<i64>().prop_map(|sent_ns| FromPpu::ClockProbe { sent_ns }),
         any::<String>().prop_map(|reason| FromPpu::Goodbye { reason }),
+        offers().prop_map(|offers| FromPpu::Fell { offers }),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! The command line: what there is to say, and what the exit code means.
 
 mod config_check;
+mod control;
 mod daemon;
 mod demo;
 mod detector;
@@ -8,10 +9,12 @@ mod log_file;
 mod logging;
 mod machine;
 mod ppu;
+mod retry;
 mod simulate;
 mod size;
 mod status;
 mod stop;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -38,8 +41,10 @@ enum Command {
     Demo(demo::Args),
     Detector(detector::Args),
     Ppu(ppu::Args),
+    Retry(retry::Args),
     Simulate(simulate::Args),
     Status(status::Args),
+    Verify(verify::Args),
 }
 
 /// Look after configuration files.
@@ -76,8 +81,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
         Command::Ppu(args) => ppu::run(&args),
+        Command::Retry(args) => retry::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -91,7 +91,8 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
     let settings = watch::Settings::new(config.ramdisk.clone(), config.ignore.clone());
     let watch = watch::start(watch::Settings { release: release.is_some(), ..settings }, tell)?;
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
-    let served = runtime::block_on(engine.engine(), serve(&config, release, key, engine, listener, watch, seen));
+    let served =
+        runtime::block_on(engine.engine(), serve(&config, release, key, engine, listener, watch, seen));
     served.map_err(|source| DetectorError::Io { operation: "run the control plane", source })?
 }
 
@@ -115,8 +116,8 @@ async fn serve(
     let ramdisk = watch.ramdisk();
     let desk = Rc::new(Desk::new(catalog, Box::new(move || vitals(&watch))));
     let releasing = release.map(|policy| releasing::start(policy, Rc::clone(&desk), ramdisk)).transpose();
-    let releasing =
-        releasing.map_err(|source| DetectorError::Io { operation: "start the thread that releases", source })?;
+    let releasing = releasing
+        .map_err(|source| DetectorError::Io { operation: "start the thread that releases", source })?;
     let door = Door { open_to_others: config.key_file.is_some() || config.insecure, key };
     let (stop, stopped) = flag::channel(false);
     let listening =

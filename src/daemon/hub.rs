@@ -7,15 +7,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
+use super::which::Known;
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
-use crate::model::file_version::{DetectorIndex, OfferId};
+use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex};
 use crate::model::job::CopyJob;
-use crate::model::ledger::{Fact, Ledger, Now, Order, Space};
+use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
 use crate::model::message::Message;
 use crate::model::record::Record;
 use crate::model::status::{StatusReport, Told};
 use crate::rooted::Root;
+use crate::serve::control::Which;
+use crate::store::writer::Steps;
 use crate::wire::control::FromPpu;
 
 /// How often time passes for the ledger, and the ramdisk's free room is looked up.
@@ -41,6 +44,10 @@ pub enum Input {
     Fact(Fact),
     /// Somebody asks how things are.
     Status(Box<dyn FnOnce(StatusReport) + Send>),
+    /// What had failed is to be tried again; with a word on how much that is, or on what is wrong with the question.
+    Retry(Which, Box<dyn FnOnce(Result<Retried, String>) + Send>),
+    /// What is meant by that?
+    Select(Which, Box<dyn FnOnce(Result<Selection, String>) + Send>),
     /// Something to tell people that follows from no fact.
     Tell(Message),
     /// The end.
@@ -55,6 +62,8 @@ pub struct Hub {
     pub ramdisk: Arc<Root>,
     /// To each storage's thread, in the order of their indices.
     pub writers: Vec<Box<dyn Fn(CopyJob) + Send>>,
+    /// What each storage's thread has done, likewise.
+    pub steps: Vec<Steps>,
     /// To the journal.
     pub journal: Sender<(u64, Record)>,
     /// To each detector with a session.
@@ -63,6 +72,8 @@ pub struct Hub {
     pub describe: Box<dyn Fn(&mut StatusReport) + Send>,
     /// The last messages, oldest first.
     pub told: VecDeque<Told>,
+    /// What people may name.
+    pub known: Known,
 }
 
 /// A session's ear.
@@ -99,6 +110,11 @@ impl Hub {
                 match next {
                     Input::Stop => return,
                     Input::Status(reply) => self.report(reply),
+                    Input::Select(which, reply) => reply(self.known.select(&self.ledger, &which)),
+                    Input::Retry(which, reply) => {
+                        let selection = self.known.select(&self.ledger, &which);
+                        reply(selection.map(|selection| self.ledger.retry(&selection, &mut orders)));
+                    }
                     Input::Tell(message) => orders.push(Order::Tell(message)),
                     Input::Notice(notice) => self.notice(notice, &mut orders),
                     Input::Fact(fact) => self.fact(fact, &mut orders),
@@ -118,6 +134,10 @@ impl Hub {
                 self.ledger.apply(now, Fact::Space(space), orders);
             }
             Err(error) => tracing::error!("{error}"),
+        }
+        for (storage, steps) in self.steps.iter().enumerate() {
+            let fact = Fact::Steps { storage: StorageIndex(storage as u16), steps: steps.count() };
+            self.ledger.apply(now, fact, orders);
         }
     }
 
@@ -170,6 +190,7 @@ impl Hub {
                 Order::Have { detector, offers } => acks.have[detector.index()].extend(offers),
                 Order::AckLanded { detector, offers } => acks.landed[detector.index()].extend(offers),
                 Order::AckStored { detector, offers } => acks.stored[detector.index()].extend(offers),
+                Order::Fell { detector, offers } => self.say(detector, FromPpu::Fell { offers }),
                 Order::AnnounceShift { detector, shift } => {
                     let source = shift.places.get(detector.index()).and_then(|place| place.source.clone());
                     self.say(detector, FromPpu::ShiftBegan { shift: shift.id, source });

@@ -11,3 +11,5 @@ mod restore;
 mod runtime;
 mod sending;
 mod signals;
+mod verify;
+mod which;

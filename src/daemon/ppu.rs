@@ -17,12 +17,14 @@ use super::engine::{self, EngineChoice};
 use super::hub::{Hub, Input, now};
 use super::lock::{LockError, StateLock};
 use super::runtime;
+use super::verify::{self, Verifier};
+use super::which::Known;
 use super::{key, restore, signals};
-use crate::journal::{self, JournalError, News, Origin};
+use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
-use crate::model::ledger::{DetectorSettings, Fact, Settings, StorageSettings};
+use crate::model::ledger::{DetectorSettings, Fact, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
 use crate::model::path::RelPath;
@@ -124,10 +126,11 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
 
     let (inputs, hub_inputs) = mpsc::channel();
     let journal = journal::start(opened.journal, report_journal(inputs.clone()));
-    let journal::Running { records, thread: journal_thread } =
+    let journal::Running { records, queries, thread: journal_thread } =
         journal.map_err(io_error("start the journal's thread"))?;
     let mut writers = Vec::new();
     let mut outlets: Vec<Box<dyn Fn(crate::model::job::CopyJob) + Send>> = Vec::new();
+    let mut steps = Vec::new();
     for storage in 0..config.storages.len() {
         let writer = start_writer(&config, storage, &engine, &ramdisk, inputs.clone())?;
         let inlet = writer.inlet();
@@ -138,12 +141,14 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
                 );
             }
         }));
+        steps.push(writer.steps());
         writers.push(writer);
     }
     let hub = Hub {
         ledger,
         ramdisk: Arc::clone(&ramdisk),
         writers: outlets,
+        steps,
         journal: records,
         outlets: config.detectors.iter().map(|_| None).collect(),
         describe: describe(&config, engine.engine()),
@@ -153,6 +158,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
             .into_iter()
             .map(|(at_ms, message)| crate::model::status::Told { at_ms, message })
             .collect(),
+        known: Known::new(&config),
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())
@@ -167,6 +173,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
 
     let start_landing = start_landing(&config, &engine, &staging, inputs.clone());
     tracing::info!(shift, engine = %engine.engine(), "ppu-uringd ppu is running");
+    let verifier = verifier(&config, queries);
+    let control = (control, verifier);
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
@@ -191,7 +199,7 @@ async fn serve(
     config: &Ppu,
     key: Key,
     ppu: PpuId,
-    control: ControlSocket,
+    (control, verifier): (ControlSocket, Verifier),
     start_landing: StartLanding,
     inputs: mpsc::Sender<Input>,
 ) -> Result<(), PpuError> {
@@ -209,10 +217,32 @@ async fn serve(
         let notify = move |notice: Notice| drop(inputs.send(Input::Notice(notice)));
         links.spawn_local(link::run(link, notify, Arc::clone(&start_landing), stopped.clone()));
     }
-    let answer = move |request: Request, answer: Answer| match request {
-        Request::Status => drop(inputs.send(Input::Status(Box::new(move |report| {
-            drop(answer.send(Response::Status(Box::new(report))));
-        })))),
+    let answer = move |request: Request, answer: Answer| {
+        let input = match request {
+            Request::Status => Input::Status(Box::new(move |report| {
+                drop(answer.send(Response::Status(Box::new(report))));
+            })),
+            Request::Retry(which) => Input::Retry(
+                which,
+                Box::new(move |retried| {
+                    drop(answer.send(match retried {
+                        Ok(Retried { copies, files }) => Response::Retried { copies, files },
+                        Err(reason) => Response::Error(reason),
+                    }));
+                }),
+            ),
+            Request::Verify(which) => {
+                let verifier = verifier.clone();
+                Input::Select(
+                    which,
+                    Box::new(move |selection| match selection {
+                        Ok(selection) => verifier.start(selection, answer),
+                        Err(reason) => drop(answer.send(Response::Error(reason))),
+                    }),
+                )
+            }
+        };
+        drop(inputs.send(input));
     };
     tokio::select! {
         served = control.serve(answer) => served?,
@@ -254,27 +284,41 @@ fn start_writer(
     inputs: mpsc::Sender<Input>,
 ) -> Result<Writer, PpuError> {
     let storage = &config.storages[index];
-    let place = store::mount::Place {
-        target: storage.target.clone(),
-        mountpoint: storage.mountpoint.clone(),
-        allow_root_fs: storage.allow_root_fs,
-    };
     let settings = store::writer::Settings {
         index: StorageIndex(index as u16),
         id: storage.id.clone(),
-        place,
+        place: place(storage),
         queue_depth: usize::from(storage.queue_depth),
         direct: storage.direct == Direct::Auto,
         preserve_uid: config.preserve_uid,
         preserve_gid: config.preserve_gid,
         replace_other_shift: config.replace_other_shift,
         ramdisk: Arc::clone(ramdisk),
+        places: config.storages.iter().map(place).collect(),
     };
     let choice = engine.choice();
     let open_driver = move |limits| ppu_uring::open_engine(choice, limits).map(|opened| opened.driver);
     let report = move |report| drop(inputs.send(Input::Fact(Fact::Copying(report))));
     Writer::start(settings, open_driver, report)
         .map_err(|error| PpuError::Storage { id: storage.id.clone(), reason: error.to_string() })
+}
+
+fn place(storage: &ppu_config::Storage) -> store::mount::Place {
+    store::mount::Place {
+        target: storage.target.clone(),
+        mountpoint: storage.mountpoint.clone(),
+        allow_root_fs: storage.allow_root_fs,
+    }
+}
+
+fn verifier(config: &Ppu, queries: Queries) -> Verifier {
+    let storages = config.storages.iter().map(|storage| verify::Storage {
+        id: storage.id.clone(),
+        place: place(storage),
+        internal: storage.kind == StorageKind::Internal,
+        overwrites: config.replace_other_shift,
+    });
+    Verifier::new(queries, storages.collect())
 }
 
 fn open_journal(config: &Ppu) -> Result<journal::Opened<Vec<LiveVersion>>, JournalError> {
@@ -312,10 +356,17 @@ fn settings(config: &Ppu) -> Settings {
             .map(|storage| StorageSettings {
                 id: storage.id.as_str().into(),
                 internal: storage.kind == StorageKind::Internal,
+                external: storage.kind == StorageKind::External,
                 queue_depth: usize::from(storage.queue_depth),
                 copy_tries: storage.retries.saturating_add(1),
                 retry_pause: storage.retry_pause,
                 retry_pause_max: storage.retry_pause_max,
+                patience: Patience {
+                    hung_after: storage.hung_after,
+                    slow_after: storage.slow_after,
+                    quarantine: storage.retry_pause,
+                    quarantine_max: storage.retry_pause_max,
+                },
             })
             .collect(),
     }

@@ -101,12 +101,13 @@ fn restore(ledger: &mut Ledger, live: LiveVersion, storages: usize, ramdisk: &Ro
     }
     let open = states.iter().any(|state| matches!(state, None | Some(CopyState::Queued)));
     let local = if open { intact(ramdisk, &version) } else { Some(version.local) };
+    let stored = states.iter().any(|state| matches!(state, Some(CopyState::Stored)));
     let id = version.version;
     let mut states_now = Vec::with_capacity(storages);
     for (storage, state) in states.into_iter().enumerate() {
         let state = state.unwrap_or_else(|| {
-            // A storage that was added to the configuration since gets what is still on the ramdisk.
-            if local.is_none() {
+            // A storage that was added to the configuration since gets what is still on the ramdisk, or else on another storage.
+            if local.is_none() && !stored {
                 return CopyState::Superseded;
             }
             let storage = StorageIndex(storage as u16);
@@ -123,7 +124,7 @@ fn restore(ledger: &mut Ledger, live: LiveVersion, storages: usize, ramdisk: &Ro
         settled: version.settled,
         hash: version.hash,
         mode: version.mode,
-        local: version.local,
+        local: None,
         offer: None,
         on_detector: !gone,
         seen: 0,

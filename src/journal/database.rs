@@ -80,6 +80,11 @@ impl Journal {
         Ok(())
     }
 
+    /// What is open, for questions; `None` after trouble.
+    pub(super) fn database(&self) -> Option<&Database> {
+        self.database.as_ref()
+    }
+
     /// Marks the end of the run, so that the next start need not search for damage.
     ///
     /// # Errors

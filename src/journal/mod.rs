@@ -9,6 +9,7 @@
 
 mod database;
 mod load;
+mod query;
 mod record;
 mod recover;
 mod rows;
@@ -21,6 +22,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use database::{Journal, Settings};
+pub use query::{Queries, StoredVersion, Unanswered};
 pub use recover::{Opened, Origin, open};
 pub use writer::{News, Running, start};
 

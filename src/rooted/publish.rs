@@ -13,7 +13,7 @@ use super::root::{FileStat, RootError, openat2};
 use super::staging::{Staged, Staging};
 use crate::model::file_version::MODE_MASK;
 use crate::model::job::{Brand, Local};
-use crate::model::path::{NAME_MAX_BYTES, RelPath};
+use crate::model::path::{RelPath, aside_name};
 use crate::model::shift::ShiftId;
 
 /// How often a name that changes under our eyes is tried again.
@@ -196,7 +196,9 @@ impl Staging {
         }
         let shift = brand.map_or(ShiftId(seen.mtime_ns / 1_000_000), |brand| brand.shift);
         let moved = self.set_aside(parent, name, parent, name, &shift.stamp());
-        moved.map_err(|errno| self.root().error("set aside", Some(publication.at), errno).into())
+        moved
+            .map(|aside| aside.map(Replaced::SetAside))
+            .map_err(|errno| self.root().error("set aside", Some(publication.at), errno).into())
     }
 
     /// What has the name.
@@ -288,19 +290,17 @@ impl Staging {
         Err(PublishError::Foreign { brand: None })
     }
 
-    /// Renames `from` in `dir` to `NAME.~STAMP~` in `parent`. `None`: it has vanished.
-    fn set_aside(
+    /// Renames `from` in `dir` to `NAME.~STAMP~` in `parent`, and says its name there. `None`: it has vanished.
+    pub(super) fn set_aside(
         &self,
         dir: impl AsFd,
         from: &[u8],
         parent: &OwnedFd,
         name: &[u8],
         stamp: &str,
-    ) -> Result<Option<Replaced>, Errno> {
+    ) -> Result<Option<Vec<u8>>, Errno> {
         for n in 0..ASIDE_TRIES {
-            let suffix = if n == 0 { format!(".~{stamp}~") } else { format!(".~{stamp}~{n}~") };
-            let kept = name.len().min(NAME_MAX_BYTES - suffix.len());
-            let aside = [&name[..kept], suffix.as_bytes()].concat();
+            let aside = aside_name(name, stamp, n);
             let renamed = if self.rename_flags() {
                 rustix::fs::renameat_with(&dir, from, parent, &aside, RenameFlags::NOREPLACE)
             } else {
@@ -308,7 +308,7 @@ impl Staging {
                     .and_then(|()| rustix::fs::unlinkat(&dir, from, AtFlags::empty()))
             };
             match renamed {
-                Ok(()) => return Ok(Some(Replaced::SetAside(aside))),
+                Ok(()) => return Ok(Some(aside)),
                 Err(Errno::EXIST) => {}
                 Err(Errno::NOENT) => return Ok(None),
                 Err(errno) => return Err(errno),

@@ -2,8 +2,8 @@
 
 pub mod jobs;
 pub mod listen;
-pub mod session;
 pub mod release;
+pub mod session;
 pub mod settle;
 mod source;
 mod spliced;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use crate::model::file_version::Identity;
@@ -31,7 +31,8 @@ impl Releaser {
     ) -> io::Result<Self> {
         let (orders, received) = channel();
         let worker = Worker { root, report, staging: None, idle: Vec::new(), taken: HashMap::new() };
-        let thread = thread::Builder::new().name("release".to_owned()).spawn(move || worker.run(&received))?;
+        let thread =
+            thread::Builder::new().name("release".to_owned()).spawn(move || worker.run(&received))?;
         Ok(Self { orders: Some(orders), thread: Some(thread) })
     }
 
@@ -105,7 +106,9 @@ impl<R: Fn() -> Arc<Root>, T: Fn(Report)> Worker<R, T> {
                     TakeError::Kept(_) => Outcome::Kept(why.to_string()),
                     _ if back => Outcome::Back,
                     TakeError::Failed(error) => Outcome::Failed(error.to_string()),
-                    TakeError::Missing | TakeError::Changed | TakeError::Busy => Outcome::Left(why.to_string()),
+                    TakeError::Missing | TakeError::Changed | TakeError::Busy => {
+                        Outcome::Left(why.to_string())
+                    }
                 }
             }
         }

@@ -327,6 +327,7 @@ fn hear(
             catalog.stored(&offers);
             desk.safer.notify_one();
         }
+        FromPpu::Fell { offers } => catalog.fell(&offers),
         FromPpu::ClockProbe { sent_ns } => {
             let received_ns = wall_ns();
             let replied_ns = received_ns;

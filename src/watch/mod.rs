@@ -50,7 +50,13 @@ pub struct Settings {
 impl Settings {
     /// The usual times.
     pub fn new(ramdisk: PathBuf, ignore: Vec<String>) -> Self {
-        Self { ramdisk, ignore, reconcile: Duration::from_secs(30), quiet: Duration::from_millis(500), release: false }
+        Self {
+            ramdisk,
+            ignore,
+            reconcile: Duration::from_secs(30),
+            quiet: Duration::from_millis(500),
+            release: false,
+        }
     }
 }
 

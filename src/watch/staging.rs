@@ -15,7 +15,8 @@ pub(super) const MASK: WatchMask = WatchMask::MOVED_TO.union(WatchMask::ONLYDIR)
 /// Gives what an earlier process left there its name back, and opens the directory. Where it is not `wished` it is not made, and
 /// `None` is the answer.
 pub(super) fn prepare(root: &Arc<Root>, wished: bool) -> Result<Option<OwnedFd>, RootError> {
-    let path = RelPath::new(STAGING_NAME.as_bytes()).map_err(|_| root.error("name staging in", None, Errno::INVAL))?;
+    let path = RelPath::new(STAGING_NAME.as_bytes())
+        .map_err(|_| root.error("name staging in", None, Errno::INVAL))?;
     if !wished && root.stat(&path).is_err_and(|error| error.errno == Errno::NOENT) {
         return Ok(None);
     }
@@ -25,7 +26,11 @@ pub(super) fn prepare(root: &Arc<Root>, wished: bool) -> Result<Option<OwnedFd>,
     }
     if swept.kept > 0 {
         let path = root.path().join(STAGING_NAME);
-        tracing::warn!(files = swept.kept, "in {} there is something that nobody misses: look at it", path.display());
+        tracing::warn!(
+            files = swept.kept,
+            "in {} there is something that nobody misses: look at it",
+            path.display()
+        );
     }
     if wished { root.open_dir(Some(&path)).map(Some) } else { Ok(None) }
 }

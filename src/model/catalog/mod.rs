@@ -233,12 +233,10 @@ impl Catalog {
             Event::ClosedUnseen { path } => self.closed_while_leaving(&path),
             Event::Taken { token } => self.take_is_told(token),
             Event::Found { path, identity, at } => self.found(path, identity, self.us(at)),
-            Event::Gone { path } => {
-                match self.files.find(&path) {
-                    Some(slot) => self.gone(now, slot),
-                    None => _ = self.gone_while_leaving(&path),
-                }
-            }
+            Event::Gone { path } => match self.files.find(&path) {
+                Some(slot) => self.gone(now, slot),
+                None => _ = self.gone_while_leaving(&path),
+            },
             Event::GoneBelow { directory } => {
                 self.moved_while_leaving(&directory);
                 self.gone_all(now, |entry| entry.path.below(&directory).is_some());

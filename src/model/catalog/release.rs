@@ -307,7 +307,11 @@ impl Catalog {
         if let (Phase::Taken, Some(told)) = (leaving.phase, leaving.told) {
             leaving.phase = Phase::Decided;
             let path = path.clone();
-            let order = if leaving.closed.is_some_and(|closed| closed < told) { Order::PutBack { path } } else { Order::Delete { path } };
+            let order = if leaving.closed.is_some_and(|closed| closed < told) {
+                Order::PutBack { path }
+            } else {
+                Order::Delete { path }
+            };
             self.releases.orders.push_back(order);
         }
     }

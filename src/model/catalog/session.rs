@@ -135,6 +135,32 @@ impl Catalog {
         }
     }
 
+    /// The PPU had these and has them no longer: what is still here is offered anew.
+    pub fn fell(&mut self, offers: &[OfferId]) {
+        for &offer in offers {
+            let Some(session) = &self.session else { return };
+            // Absent: the PPU has heard that it is gone, or of a newer version.
+            let Some(slot) = session.offers.get(&offer).copied() else { continue };
+            match self.files[slot].state {
+                State::Landed => {
+                    let path = self.files[slot].path.clone();
+                    self.closed_while_leaving(&path);
+                    self.forget_offer(slot);
+                    self.wait(slot);
+                }
+                // Closed again since: it will be offered in any case.
+                State::Waiting | State::Outside | State::Open => {}
+                _ => continue,
+            }
+            let entry = &mut self.files[slot];
+            entry.landed = false;
+            entry.fresh = true;
+            entry.produced = true;
+            // The PPU counts it until it is offered again.
+            entry.told = true;
+        }
+    }
+
     /// How a send ended.
     pub fn sent(&mut self, now: Instant, report: SendReport) {
         let SendReport { transfer, outcome } = report;

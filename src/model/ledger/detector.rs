@@ -27,6 +27,8 @@ pub(super) struct Detector {
     /// Versions known to exist that no session has offered yet: offered to the session before, or fallen from the ramdisk
     /// before they were stored.
     pub(super) unresolved: HashMap<RelPath, Unresolved>,
+    /// Landed versions of this session that are to be fetched again.
+    pub(super) fell: HashMap<OfferId, RelPath>,
     pub(super) manifest: u64,
     pub(super) wanted_files: u64,
     pub(super) wanted_bytes: u64,

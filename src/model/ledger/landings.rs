@@ -39,7 +39,7 @@ impl Ledger {
             settled: landed.settled,
             hash: landed.hash,
             mode: landed.mode,
-            local: landed.local,
+            local: Some(landed.local),
             offer: None,
             on_detector: true,
             seen: self.manifest_of(detector),
@@ -53,6 +53,8 @@ impl Ledger {
         if let Some(closed) = closed {
             self.timing.visible(landed.visible.saturating_duration_since(closed));
         }
+        // What was to be fetched again under this name is older: it was offered after this one, or not yet.
+        self.replace_unresolved(detector, &version.path, out);
         let id = self.admit(now, version, out);
         if let Some(version) = self.versions.get_mut(id) {
             self.detectors[detector.index()].link_offer(offer, id, version);
@@ -77,7 +79,7 @@ impl Ledger {
             self.storages[storage].ready.insert(id);
             *self.tallies.at(version.shift, StorageIndex(storage as u16)).of(CopyState::Queued) += 1;
         }
-        if let (Some(at), Some(to)) = (at, to) {
+        if let (Some(at), Some(to), Some(local)) = (at, to, version.local) {
             let record = record::Version {
                 version: id,
                 detector: version.detector,
@@ -87,7 +89,7 @@ impl Ledger {
                 settled: version.settled,
                 hash: version.hash,
                 mode: version.mode,
-                local: version.local,
+                local,
                 at,
                 to,
                 landed_ms: now.wall_ms,

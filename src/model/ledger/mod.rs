@@ -15,9 +15,12 @@
 mod copies;
 mod detector;
 mod fact;
+mod fallen;
+mod health;
 mod landings;
 mod offers;
 mod report;
+mod retry;
 mod room;
 mod tally;
 #[cfg(test)]
@@ -33,7 +36,9 @@ use std::time::Duration;
 use self::copies::Storage;
 use self::detector::Detector;
 pub use self::fact::{Fact, Now, Order, Session, Space};
+pub use self::health::Patience;
 use self::landings::Transfer;
+pub use self::retry::{Place as RetryPlace, Retried, Selection};
 use self::room::Room;
 use self::tally::Tallies;
 pub use self::tally::Tally;
@@ -79,6 +84,8 @@ pub struct StorageSettings {
     pub id: Arc<str>,
     /// The one storage whose copy makes a file safe.
     pub internal: bool,
+    /// The one storage that may hold what the internal one no longer does.
+    pub external: bool,
     /// Copies in flight.
     pub queue_depth: usize,
     /// Tries of a copy before it counts as failed.
@@ -87,6 +94,8 @@ pub struct StorageSettings {
     pub retry_pause: Duration,
     /// Longest such pause.
     pub retry_pause_max: Duration,
+    /// How long things may take there.
+    pub patience: Patience,
 }
 
 /// See the module.
@@ -155,6 +164,7 @@ impl Ledger {
             Fact::Gone { detector, offers } => self.gone(detector, &offers, out),
             Fact::Landing(report) => self.landing(now, report, out),
             Fact::Copying(report) => self.copying(now, report, out),
+            Fact::Steps { storage, steps } => self.steps(now, storage, steps, out),
             Fact::Committed { up_to } => self.committed(now, up_to, out),
             Fact::JournalTrouble(trouble) => self.journal_trouble(trouble, out),
             Fact::Space(space) => self.room.sample(space),
@@ -242,20 +252,18 @@ impl Ledger {
     }
 
     /// A live version that the journal remembers. `local` is its file on the ramdisk, if that is still there untouched.
-    /// Where it is not and a copy is pending, the version will be asked for again, or counts as lost when its detector's manifest
-    /// does not name it. Versions come in the order of their numbers.
+    /// Where it is not and a copy is pending, that is made from another storage; where none has it, the version will be asked for again,
+    /// or counts as lost when its detector's manifest does not name it. Versions come in the order of their numbers.
     pub fn restore(&mut self, id: VersionId, mut version: Version, local: Option<Local>) {
         if version.on_detector
             && let Some(older) = self.versions.newest(version.detector, &version.path)
         {
             self.versions.retire(older);
         }
-        match local {
-            Some(local) => version.local = local,
-            None if version.copies.iter().any(|copy| !copy.state.is_final()) => {
-                return self.fall(id, version);
-            }
-            None => {}
+        version.local = local;
+        let open = version.copies.iter().any(|copy| !copy.state.is_final());
+        if local.is_none() && open && !version.is_durable_somewhere() {
+            return self.fall(id, version);
         }
         for (storage, copy) in version.copies.iter_mut().enumerate() {
             if !copy.state.is_final() {
@@ -293,7 +301,7 @@ impl Ledger {
             settled: brand.settled,
             hash: brand.hash,
             mode,
-            local,
+            local: Some(local),
             offer: None,
             on_detector: true,
             seen: 0,

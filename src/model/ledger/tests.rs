@@ -1,6 +1,8 @@
 //! The ledger against a small world: detectors with files, a ramdisk, storages. Random events; at every step the counts add
 //! up, and when the world calms down every file's newest version is stored everywhere.
 
+mod copies;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::file_version::{Hash, Identity, OfferId};
-use crate::model::job::{CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed};
+use crate::model::job::{CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed, Source};
 use crate::model::offer::{Offered, Wanted, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::replica_path::Target;
@@ -76,6 +78,9 @@ struct World {
     produced: u64,
     content: i64,
     last_record: u64,
+    /// To be offered anew.
+    fell: Vec<(usize, u8, Identity)>,
+    told: Vec<Message>,
 }
 
 impl World {
@@ -99,10 +104,17 @@ impl World {
                 .map(|s| StorageSettings {
                     id: s.to_string().into(),
                     internal: s == 0,
+                    external: s == 1,
                     queue_depth: 2,
                     copy_tries: 3,
                     retry_pause: Duration::from_millis(10),
                     retry_pause_max: Duration::from_secs(1),
+                    patience: Patience {
+                        hung_after: Duration::from_secs(10),
+                        slow_after: Duration::from_secs(30),
+                        quarantine: Duration::from_secs(1),
+                        quarantine_max: Duration::from_secs(2),
+                    },
                 })
                 .collect(),
         };
@@ -115,6 +127,8 @@ impl World {
             produced: 0,
             content: 0,
             last_record: 0,
+            fell: Vec::new(),
+            told: Vec::new(),
         };
         world.tell(Fact::Space(room(100)));
         for detector in 0..DETECTORS {
@@ -129,6 +143,9 @@ impl World {
         self.ledger.work(self.now, &mut orders);
         for order in orders {
             self.obey(order);
+        }
+        for (detector, name, identity) in std::mem::take(&mut self.fell) {
+            self.offer(detector, name, identity, true);
         }
     }
 
@@ -168,7 +185,20 @@ impl World {
                 assert_eq!(sequence, self.last_record + 1);
                 self.last_record = sequence;
             }
-            Order::AnnounceShift { .. } | Order::Tell(_) => {}
+            Order::Fell { detector, offers } => {
+                let fake = &mut self.detectors[detector.index()];
+                for offer in offers {
+                    let known = fake.landed.iter().find(|(_, landed)| landed.0 == offer);
+                    let Some((&name, &(_, identity))) = known else { continue };
+                    fake.landed.remove(&name);
+                    // Where it was closed again, the newer version is on offer already.
+                    if fake.files.get(&name) == Some(&identity) {
+                        self.fell.push((detector.index(), name, identity));
+                    }
+                }
+            }
+            Order::AnnounceShift { .. } => {}
+            Order::Tell(message) => self.told.push(message),
         }
     }
 
@@ -223,7 +253,7 @@ impl World {
                 self.produced += 1;
                 let identity = Identity {
                     size: FILE_BYTES + u64::from(name),
-                    mtime_ns: 7,
+                    mtime_ns: self.content,
                     ino: u64::from(name),
                     ctime_ns: self.content,
                 };
@@ -288,20 +318,34 @@ impl World {
         }
         let which = which % self.copies[storage].len();
         let job = self.copies[storage].remove(which);
-        let outcome = match how % 8 {
+        let key = (job.brand.detector.clone(), job.brand.path.clone());
+        let content = job.brand.identity.ctime_ns;
+        let readable = job.sources.iter().any(|source| match source {
+            Source::Ramdisk(_) => true,
+            Source::Stored(other) => self.stored[other.index()].get(&key) == Some(&content),
+        });
+        let outcome = match how % 12 {
             0 => CopyOutcome::Unavailable("not mounted".to_owned()),
             1 => CopyOutcome::Full("full".to_owned()),
-            2 => CopyOutcome::Failed("EIO".to_owned()),
+            2 => CopyOutcome::Failed("EINVAL".to_owned()),
+            3 => CopyOutcome::DiskError("EIO".to_owned()),
+            4 => CopyOutcome::SourceLost("removed by a user".to_owned()),
+            5 if job.local().is_none() => CopyOutcome::NotNow("not mounted".to_owned()),
+            6 if how > 200 => CopyOutcome::Taken("another detector's".to_owned()),
             _ if job.superseded.load(Ordering::Relaxed) => CopyOutcome::Superseded,
+            _ if !readable => CopyOutcome::SourceLost("replaced by a newer version".to_owned()),
             _ => {
-                let key = (job.brand.detector.clone(), job.brand.path.clone());
-                let before = self.stored[storage].insert(key, job.local.ctime_ns);
-                assert!(before <= Some(job.local.ctime_ns), "an older version replaced a newer one");
+                let before = self.stored[storage].insert(key, content);
+                assert!(before <= Some(content), "an older version replaced a newer one");
                 CopyOutcome::Stored
             }
         };
+        self.copied(storage, job.version, outcome);
+    }
+
+    fn copied(&mut self, storage: usize, version: VersionId, outcome: CopyOutcome) {
         let storage = StorageIndex(storage as u16);
-        self.tell(Fact::Copying(CopyReport { version: job.version, storage, outcome }));
+        self.tell(Fact::Copying(CopyReport { version, storage, outcome, set_aside: None }));
     }
 
     /// pending + stored + failed + superseded + lost = produced, per storage (SPEC, terms).
@@ -327,7 +371,7 @@ impl World {
             }
             for storage in 0..STORAGES {
                 while !self.copies[storage].is_empty() {
-                    self.copy(storage, 7, 0);
+                    self.copy(storage, 11, 0);
                 }
             }
             self.tell(Fact::Committed { up_to: self.last_record });
@@ -373,7 +417,7 @@ fn nothing_is_stored_before_the_journal_says_so() {
     let mut world = World::new();
     world.run(Event::Close { detector: 0, name: 1 });
     world.run(Event::Land { detector: 0, how: 7 });
-    world.run(Event::Copy { storage: 0, how: 7, which: 0 });
+    world.run(Event::Copy { storage: 0, how: 11, which: 0 });
     let stored = |world: &World| world.ledger.tallies.get(ShiftId(1), StorageIndex(0)).stored;
     assert_eq!(stored(&world), 0);
     world.run(Event::Commit);

@@ -363,7 +363,8 @@ impl World {
     }
 
     fn take(&mut self, wanted: &RelPath, expected: Identity) -> Outcome {
-        let found = self.names.iter().find(|(name, _)| path(**name) == *wanted).map(|(name, ino)| (*name, *ino));
+        let found =
+            self.names.iter().find(|(name, _)| path(**name) == *wanted).map(|(name, ino)| (*name, *ino));
         let Some((name, ino)) = found else { return Outcome::Left("gone".to_owned()) };
         if self.identity(ino) != expected || self.inodes[&ino].writers > 0 {
             return Outcome::Left("changed, or written".to_owned());
