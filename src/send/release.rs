@@ -101,7 +101,7 @@ impl<R: Fn() -> Arc<Root>, T: Fn(Report)> Worker<R, T> {
             }
             Err(NotTaken { why, back, taker }) => {
                 // A name in staging that the watch may have told of is not used a second time.
-                self.keep(taker);
+                self.keep(taker.map(|taker| *taker));
                 match why {
                     TakeError::Kept(_) => Outcome::Kept(why.to_string()),
                     _ if back => Outcome::Back,

@@ -239,10 +239,10 @@ impl Catalog {
         self.releases.told.clear();
         let under_way: Vec<RelPath> = self.releases.under_way.keys().cloned().collect();
         for path in under_way {
-            if let Some(leaving) = self.releases.under_way.get_mut(&path) {
-                if leaving.told.is_none() {
-                    (leaving.closed, leaving.told) = (Some(0), Some(u64::MAX));
-                }
+            if let Some(leaving) = self.releases.under_way.get_mut(&path)
+                && leaving.told.is_none()
+            {
+                (leaving.closed, leaving.told) = (Some(0), Some(u64::MAX));
             }
             self.decide(&path);
         }

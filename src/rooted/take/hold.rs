@@ -31,7 +31,7 @@ pub struct NotTaken {
     /// It was moved, and given its name back.
     pub back: bool,
     /// Good for the next file, if it has moved nothing.
-    pub taker: Option<Taker>,
+    pub taker: Option<Box<Taker>>,
 }
 
 impl Taker {
@@ -52,7 +52,7 @@ impl Taker {
         let taking = Taking { at: &at, expected: Expected::Identity(identity), instead: Instead::Nothing };
         let (parent, held) = match self.move_out(&taking) {
             Ok(moved) => moved,
-            Err(why) => return Err(NotTaken { why, back: false, taker: Some(self) }),
+            Err(why) => return Err(NotTaken { why, back: false, taker: Some(Box::new(self)) }),
         };
         let checked = self.is_what_was_looked_at(&taking, &held);
         match checked.and_then(|()| self.stat_of(&at, &held)) {
