@@ -287,3 +287,25 @@ fn a_restart_waits_for_the_ppus_word() {
     assert_eq!(rig.counts().produced, 20);
     assert_eq!(rig.status().unwrap().detectors[0].landed.files, 0, "nothing travelled again");
 }
+
+/// What has left its detector is history for the PPU: a restart takes it for nothing else, though it is still on the ramdisk.
+#[test]
+fn a_restarted_ppu_does_not_count_released_files_again() {
+    if !is_root("a_restarted_ppu_does_not_count_released_files_again") {
+        return;
+    }
+    let mut rig = Rig::start(options("release = \"stored\""));
+    let mut manifest = Manifest::default();
+    for n in 0..50u64 {
+        manifest.write(&rig, n.to_string(), &content(n, 10_000));
+    }
+    manifest.check_released(&rig);
+    for round in 0..2 {
+        rig.ppu.take().unwrap().kill();
+        rig.start_ppu();
+        rig.wait_linked();
+        manifest.write(&rig, format!("later{round}"), &content(100 + round, 1000));
+        manifest.check_released(&rig);
+        assert_eq!(rig.counts().produced, 51 + round);
+    }
+}

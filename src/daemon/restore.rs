@@ -1,11 +1,12 @@
 //! Filling the ledger at start: from the journal, compared with what is on the ramdisk (DESIGN: replay, compare, requeue).
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::journal::{Opened, Origin};
+use crate::journal::{Journal, Opened, Origin};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
-use crate::model::job::Local;
+use crate::model::job::{Brand, Local};
 use crate::model::ledger::{Copy, CopyState, Ledger, Now, Order, Settings, Tally, Version};
 use crate::model::path::RelPath;
 use crate::model::record::{self, LiveVersion, Record};
@@ -70,7 +71,9 @@ pub(super) fn ledger(
             restore(&mut ledger, version, storages, ramdisk, &mut out);
         }
     }
-    let adopted = adopt(&mut ledger, &current, &opened.loaded.shifts, &ids, ramdisk, brands, now, &mut out);
+    let mut found = branded(&ledger, &current, &opened.loaded.shifts, &ids, ramdisk, brands);
+    leave_history_out(&mut found, &opened.journal);
+    let adopted = adopt(&mut ledger, found, now, &mut out);
     tracing::info!(
         versions = count,
         adopted,
@@ -146,18 +149,24 @@ fn intact(ramdisk: &Root, version: &record::Version) -> Option<Local> {
     (same && hash_content(&file).ok()? == version.hash).then_some(local)
 }
 
-/// Takes in what landed but did not get into the journal; all of it where the journal was lost.
-#[allow(clippy::too_many_arguments)]
-fn adopt(
-    ledger: &mut Ledger,
+/// A file of ours on the ramdisk.
+struct Branded {
+    detector: DetectorIndex,
+    brand: Brand,
+    at: RelPath,
+    mode: u32,
+    local: Local,
+}
+
+/// The files of ours that no live version tells of.
+fn branded(
+    ledger: &Ledger,
     current: &Shift,
     shifts: &[Shift],
     ids: &[Arc<str>],
     ramdisk: &Root,
     brands: BrandSpace,
-    now: Now,
-    out: &mut Vec<Order>,
-) -> usize {
+) -> Vec<Branded> {
     let mut directories: Vec<Option<RelPath>> = shifts
         .iter()
         .chain([current])
@@ -166,7 +175,7 @@ fn adopt(
         .collect();
     directories.sort();
     directories.dedup();
-    let mut adopted = 0;
+    let mut all = Vec::new();
     for directory in directories {
         let walked = ramdisk.walk(directory.as_ref(), |found| {
             let Some(brand) = brands.read(&found.file) else { return };
@@ -174,8 +183,8 @@ fn adopt(
             let FileStat { ino, ctime_ns, mode, .. } = found.stat;
             let local = Local { ino, ctime_ns };
             let detector = DetectorIndex(index as u16);
-            if ledger.adopt(now, detector, brand, &found.path, mode & 0o777, local, out) {
-                adopted += 1;
+            if !ledger.knows(detector, &brand) {
+                all.push(Branded { detector, brand, at: found.path, mode: mode & 0o777, local });
             }
         });
         // A target that nothing has landed in yet does not exist.
@@ -183,5 +192,38 @@ fn adopt(
             tracing::debug!("{error}");
         }
     }
-    adopted
+    all
+}
+
+/// What was stored, and has left its detector, is remembered as history alone: it is not new.
+fn leave_history_out(found: &mut Vec<Branded>, journal: &Journal) {
+    if found.is_empty() {
+        return;
+    }
+    let key = |branded: &Branded| (branded.detector, branded.local.ino);
+    let mut by_file: HashMap<_, &Branded> = found.iter().map(|branded| (key(branded), branded)).collect();
+    let read = journal.history(|version| {
+        let key = (version.detector, version.local.ino);
+        let is_it = |branded: &&Branded| {
+            let Branded { brand, .. } = branded;
+            (&brand.path, brand.shift, brand.hash) == (&version.path, version.shift, version.hash)
+        };
+        if by_file.get(&key).is_some_and(|branded| is_it(branded)) {
+            by_file.remove(&key);
+        }
+    });
+    if let Err(error) = read {
+        tracing::error!("{error}: what is history may be stored a second time");
+    }
+    let new: HashSet<_> = by_file.into_keys().collect();
+    found.retain(|branded| new.contains(&key(branded)));
+}
+
+/// Takes in what landed but did not get into the journal; all of it where the journal was lost.
+fn adopt(ledger: &mut Ledger, found: Vec<Branded>, now: Now, out: &mut Vec<Order>) -> usize {
+    let adopt = |found: Branded| {
+        let Branded { detector, brand, at, mode, local } = found;
+        ledger.adopt(now, detector, brand, &at, mode, local, out)
+    };
+    found.into_iter().map(adopt).filter(|adopted| *adopted).count()
 }

@@ -276,6 +276,12 @@ impl Ledger {
         self.versions.insert_with(id, version);
     }
 
+    /// The newest version under a brand's path is what the brand speaks of.
+    pub fn knows(&self, detector: DetectorIndex, brand: &Brand) -> bool {
+        let known = self.versions.newest(detector, &brand.path).and_then(|id| self.versions.get(id));
+        known.is_some_and(|v| v.hash == brand.hash && v.shift == brand.shift)
+    }
+
     /// A branded file at `at` on the ramdisk, which the journal may not know: it landed right before a crash, or the journal was
     /// lost. Says whether it was taken in.
     #[allow(clippy::too_many_arguments)]
@@ -289,8 +295,7 @@ impl Ledger {
         local: Local,
         out: &mut Vec<Order>,
     ) -> bool {
-        let known = self.versions.newest(detector, &brand.path).and_then(|id| self.versions.get(id));
-        if known.is_some_and(|v| v.hash == brand.hash && v.shift == brand.shift) {
+        if self.knows(detector, &brand) {
             return false;
         }
         let version = Version {
