@@ -208,7 +208,7 @@ fn leave_history_out(found: &mut Vec<Branded>, journal: &Journal) {
             let Branded { brand, .. } = branded;
             (&brand.path, brand.shift, brand.hash) == (&version.path, version.shift, version.hash)
         };
-        if by_file.get(&key).is_some_and(|branded| is_it(branded)) {
+        if by_file.get(&key).is_some_and(is_it) {
             by_file.remove(&key);
         }
     });
