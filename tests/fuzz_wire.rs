@@ -254,9 +254,10 @@ fn from_ppu() -> Vec<Vec<u8>> {
         FromPpu::Want { wants: (0..30).map(wanted).collect() },
         FromPpu::Have { offers: offers.clone() },
         FromPpu::Landed { offers: offers.clone() },
-        FromPpu::Stored { offers },
+        FromPpu::Stored { offers: offers.clone() },
         FromPpu::ClockProbe { sent_ns: 1_785_542_399_000_000_000 },
         FromPpu::Goodbye { reason: "shift over".to_owned() },
+        FromPpu::Fell { offers },
     ]
     .iter()
     .map(|message| encode(message).unwrap())

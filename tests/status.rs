@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use ppu_uringd::model::status::{
-    Daemon, Health, Journal, Latency, Ramdisk, Room, STATUS_VERSION, StatusReport, Storage,
+    Daemon, Health, Journal, Latency, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport, Storage,
 };
 use ppu_uringd::serve::control::{ControlSocket, Response};
 use tempfile::TempDir;
@@ -57,8 +57,10 @@ fn report() -> StatusReport {
             kind: "internal".to_owned(),
             target: "/data".to_owned(),
             health: Health::Unavailable { reason: "/data is not a mount point".to_owned() },
+            since_ms: None,
             in_flight: 0,
             pending: 3,
+            rate: Rate::default(),
         }],
         shifts: vec![],
         latency: Latency::default(),

@@ -191,9 +191,18 @@ fn decline() -> impl Strategy<Value = Decline> {
 }
 
 fn from_detector() -> impl Strategy<Value = FromDetector> {
-    let heartbeat = any::<(u64, u64, u64, u64, u64)>().prop_map(|fields| {
-        let (backlog_files, backlog_bytes, skipped, ramdisk_total, ramdisk_free) = fields;
-        Heartbeat { backlog_files, backlog_bytes, skipped, ramdisk_total, ramdisk_free }
+    let heartbeat = any::<(u64, u64, u64, u64, u64, (u64, u64))>().prop_map(|fields| {
+        let (backlog_files, backlog_bytes, skipped, ramdisk_total, ramdisk_free, released) = fields;
+        let (released_files, released_bytes) = released;
+        Heartbeat {
+            backlog_files,
+            backlog_bytes,
+            skipped,
+            ramdisk_total,
+            ramdisk_free,
+            released_files,
+            released_bytes,
+        }
     });
     prop_oneof![
         heartbeat.prop_map(FromDetector::Heartbeat),
@@ -228,15 +237,18 @@ fn began() -> impl Strategy<Value = Began> {
 fn from_ppu() -> impl Strategy<Value = FromPpu> {
     prop_oneof![
         Just(FromPpu::Heartbeat),
-        (any::<i64>(), option::of(path()), began(), any::<bool>()).prop_map(|(shift, source, began, more)| {
-            FromPpu::ShiftBegan { shift: ShiftId(shift), source, began, more }
-        }),
+        (any::<i64>(), option::of(path()), began(), any::<bool>()).prop_map(
+            |(shift, source, began, more)| {
+                FromPpu::ShiftBegan { shift: ShiftId(shift), source, began, more }
+            }
+        ),
         vec(wanted(), 0..50).prop_map(|wants| FromPpu::Want { wants }),
         offers().prop_map(|offers| FromPpu::Have { offers }),
         offers().prop_map(|offers| FromPpu::Landed { offers }),
         offers().prop_map(|offers| FromPpu::Stored { offers }),
         any::<i64>().prop_map(|sent_ns| FromPpu::ClockProbe { sent_ns }),
         any::<String>().prop_map(|reason| FromPpu::Goodbye { reason }),
+        offers().prop_map(|offers| FromPpu::Fell { offers }),
     ]
 }
 

@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use ppu_uringd::model::file_version::{DetectorIndex, Hash, Identity, OfferId, StorageIndex};
 use ppu_uringd::model::job::{CopyOutcome, CopyReport, LandReport, Landed, Local};
 use ppu_uringd::model::ledger::{
-    DetectorSettings, Fact, Ledger, Now, Order, Session, Settings, Space, StorageSettings,
+    DetectorSettings, Fact, Ledger, Now, Order, Patience, Session, Settings, Space, StorageSettings,
 };
 use ppu_uringd::model::offer::Offered;
 use ppu_uringd::model::path::RelPath;
@@ -31,14 +31,25 @@ impl World {
         let place = Place { detector: "d".to_owned(), source: None, target };
         let shift = Shift::new(ShiftId(1), 500, 500, "$UID", vec![place]).unwrap();
         let settings = Settings {
-            detectors: vec![DetectorSettings { id: "d".into(), address: String::new() }],
+            detectors: vec![DetectorSettings {
+                id: "d".into(),
+                address: String::new(),
+                pauses: Default::default(),
+            }],
             storages: vec![StorageSettings {
                 id: "internal".into(),
                 internal: true,
+                external: false,
                 queue_depth: 1000,
                 copy_tries: 3,
                 retry_pause: Duration::from_secs(1),
                 retry_pause_max: Duration::from_secs(1),
+                patience: Patience {
+                    hung_after: Duration::from_secs(10),
+                    slow_after: Duration::from_secs(30),
+                    quarantine: Duration::from_secs(1),
+                    quarantine_max: Duration::from_secs(60),
+                },
             }],
         };
         let now = Now { at: Instant::now(), wall_ms: 1 };
@@ -92,7 +103,12 @@ impl World {
                     .collect(),
                 Order::Copy { job, .. } => {
                     let outcome = CopyOutcome::Stored;
-                    let report = CopyReport { version: job.version, storage: StorageIndex(0), outcome };
+                    let report = CopyReport {
+                        version: job.version,
+                        storage: StorageIndex(0),
+                        outcome,
+                        set_aside: None,
+                    };
                     self.tell(Fact::Copying(report))
                 }
                 Order::Record { sequence, .. } => {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ppu_uring::{Choice, open_engine};
 use ppu_uringd::model::file_version::{Hash, Identity, StorageIndex, VersionId};
-use ppu_uringd::model::job::{Brand, CopyJob, CopyOutcome, CopyReport, Local};
+use ppu_uringd::model::job::{Brand, CopyJob, CopyOutcome, CopyReport, Local, Source};
 use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::shift::ShiftId;
 use ppu_uringd::rooted::Root;
@@ -133,6 +133,7 @@ impl Storing {
             preserve_gid: true,
             replace_other_shift: false,
             ramdisk: Arc::new(Root::open(ramdisk).expect("the ramdisk")),
+            places: Arc::default(),
         };
         let (report, reports) = channel();
         let engine = |limits| open_engine(Choice::Auto, limits).map(|opened| opened.driver);
@@ -156,11 +157,12 @@ fn job(ramdisk: &Path, n: usize) -> CopyJob {
     let meta = ramdisk.join(n.to_string()).metadata().expect("a landed file");
     let path = RelPath::new(n.to_string().as_bytes()).expect("a name");
     let identity = Identity { size: meta.len(), mtime_ns: 0, ino: meta.ino(), ctime_ns: 0 };
+    let local = Local { ino: meta.ino(), ctime_ns: meta.ctime() * 1_000_000_000 + meta.ctime_nsec() };
     CopyJob {
         version: VersionId(n as u64),
         storage: StorageIndex(0),
         from: path.clone(),
-        local: Local { ino: meta.ino(), ctime_ns: meta.ctime() * 1_000_000_000 + meta.ctime_nsec() },
+        sources: vec![Source::Ramdisk(local)],
         to: RelPath::new(format!("ppu-bench/{n}").as_bytes()).expect("a path"),
         brand: Arc::new(Brand {
             detector: "bench".into(),

@@ -141,6 +141,10 @@ pub struct Storage {
     pub retry_pause: Duration,
     /// The pause grows no longer than this.
     pub retry_pause_max: Duration,
+    /// Silence, with work to do, after which it counts as hung.
+    pub hung_after: Duration,
+    /// Time in which it never caught up, after which it counts as slow.
+    pub slow_after: Duration,
 }
 
 /// What a storage means to the other copies (SPEC 3.1).
@@ -304,6 +308,8 @@ struct StorageFields {
     retries: Field<u32>,
     retry_pause: Field<Duration>,
     retry_pause_max: Field<Duration>,
+    hung_after: Field<Duration>,
+    slow_after: Field<Duration>,
 }
 
 fn read_storage(s: &mut Section<'_, '_>) -> StorageFields {
@@ -319,6 +325,8 @@ fn read_storage(s: &mut Section<'_, '_>) -> StorageFields {
         retries: s.or("retries", 5, integer(0..=1000)),
         retry_pause: s.or("retry_pause_ms", Duration::from_secs(1), milliseconds(1..=PAUSE_MAX_MS)),
         retry_pause_max: s.or("retry_pause_max_ms", Duration::from_secs(60), milliseconds(1..=PAUSE_MAX_MS)),
+        hung_after: s.or("hung_after_ms", Duration::from_secs(10), milliseconds(100..=PAUSE_MAX_MS)),
+        slow_after: s.or("slow_after_ms", Duration::from_secs(30), milliseconds(100..=PAUSE_MAX_MS)),
     }
 }
 
@@ -335,6 +343,8 @@ impl StorageFields {
             retries: self.retries.take(),
             retry_pause: self.retry_pause.take(),
             retry_pause_max: self.retry_pause_max.take(),
+            hung_after: self.hung_after.take(),
+            slow_after: self.slow_after.take(),
         }
     }
 }

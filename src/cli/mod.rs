@@ -1,6 +1,7 @@
 //! The command line: what there is to say, and what the exit code means.
 
 mod config_check;
+mod control;
 mod daemon;
 mod demo;
 mod detector;
@@ -8,11 +9,15 @@ mod log_file;
 mod logging;
 mod machine;
 mod ppu;
+mod retry;
+mod shift;
 mod simulate;
 mod size;
 mod status;
 mod stop;
+mod verify;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -38,8 +43,12 @@ enum Command {
     Demo(demo::Args),
     Detector(detector::Args),
     Ppu(ppu::Args),
+    Retry(retry::Args),
+    #[command(subcommand)]
+    Shift(shift::Command),
     Simulate(simulate::Args),
     Status(status::Args),
+    Verify(verify::Args),
 }
 
 /// Look after configuration files.
@@ -70,14 +79,25 @@ impl From<ppu_config::ConfigError> for Failure {
     }
 }
 
+/// To standard output; `| head` may have seen enough.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Failure::failed),
+    }
+}
+
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
         Command::Ppu(args) => ppu::run(&args),
+        Command::Retry(args) => retry::run(&args),
+        Command::Shift(command) => shift::run(&command),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

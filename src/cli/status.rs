@@ -6,13 +6,12 @@ mod units;
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 
-use ppu_config::Ppu;
-use ppu_uringd::serve::control::{DEFAULT_CONTROL_SOCKET, Request, Response, query};
+use ppu_uringd::serve::control::{Request, Response, query};
 use ppu_uringd::wire::handshake::SOFTWARE;
 
 use super::Failure;
+use super::control::Control;
 
 /// Show how the PPU's daemon is: what is wrong, detectors, storages, shifts
 ///
@@ -29,13 +28,8 @@ use super::Failure;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// The daemon's control socket [default: /run/ppu-uringd/control.sock]
-    #[arg(long, value_name = "SOCKET", conflicts_with = "config")]
-    control: Option<PathBuf>,
-
-    /// ppu.toml: find the control socket there
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    control: Control,
 
     /// For scripts: everything, as one JSON object
     #[arg(long)]
@@ -43,14 +37,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let socket = match (&args.control, &args.config) {
-        (Some(socket), _) => socket.clone(),
-        (None, Some(file)) => Ppu::load(file)?.config.interfaces.control,
-        (None, None) => DEFAULT_CONTROL_SOCKET.into(),
-    };
+    let socket = args.control.socket()?;
     let report = match query(&socket, &Request::Status).map_err(Failure::failed)? {
         Response::Status(report) => report,
-        Response::Error(reason) => return Err(Failure::Failed(reason)),
+        other => return Err(Failure::Failed(format!("the daemon answered something else: {other:?}"))),
     };
     let text = match args.json {
         true => serde_json::to_string_pretty(&report).map_err(Failure::failed)? + "\n",

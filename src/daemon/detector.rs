@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, watch as flag};
 
 use super::engine::{self, EngineChoice};
 use super::lock::{LockError, StateLock};
-use super::{key, runtime, sending, signals};
+use super::{key, releasing, runtime, sending, signals};
 use crate::model::catalog::{Catalog, Event};
 use crate::model::offer::Heartbeat;
+use crate::model::release::{Policy, Safe};
 use crate::send::listen::{self, Door};
 use crate::send::session::Desk;
 use crate::send::shift_log::Known;
@@ -78,9 +79,10 @@ fn in_use(error: &io::Error) -> &'static str {
 /// [`DetectorError`]: nothing was started.
 pub fn run(config: Detector) -> Result<(), DetectorError> {
     signals::ignore_lease_and_pipe();
-    if config.release != Release::Never {
+    let release = policy(&config);
+    if config.release == Release::Landed {
         tracing::warn!(
-            "release has no effect in this version: nothing is removed from the detector's ramdisk"
+            "release = \"landed\": images leave this ramdisk before they are on a disk, and a PPU that reboots then loses them. \"stored\" is safe."
         );
     }
     let _lock = StateLock::take(&config.state_dir)?;
@@ -95,14 +97,17 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
     };
     let mut settings = watch::Settings::new(config.ramdisk.clone(), config.ignore.clone());
     settings.marks = Some(make_marks(&config.state_dir)?);
+    settings.release = release.is_some();
     let watch = watch::start(settings, tell)?;
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
-    let served = runtime::block_on(engine.engine(), serve(&config, key, engine, listener, watch, seen));
+    let served =
+        runtime::block_on(engine.engine(), serve(&config, release, key, engine, listener, watch, seen));
     served.map_err(|source| DetectorError::Io { operation: "run the control plane", source })?
 }
 
 async fn serve(
     config: &Detector,
+    release: Option<Policy>,
     key: Key,
     engine: EngineChoice,
     listener: std::net::TcpListener,
@@ -116,10 +121,20 @@ async fn serve(
     let (saved, saves) = mpsc::unbounded_channel();
     let ramdisk = watch.ramdisk();
     let clock = move || ramdisk.root().file_clock_ns();
-    // Nobody waits for what is saved at the end.
-    let Kept { keeper, known } = Keeper::open(&config.state_dir, clock, move |revision| drop(saved.send(revision)))?;
-    let desk = Desk::new(catalog(known), Box::new(move || vitals(&watch)), Box::new(keeper));
-    let desk = Rc::new(desk);
+    let tell = move |revision| {
+        // Nobody waits for what is saved at the end.
+        let _ = saved.send(revision);
+    };
+    let Kept { keeper, known } = Keeper::open(&config.state_dir, clock, tell)?;
+    let mut catalog = catalog(known);
+    if let Some(policy) = &release {
+        catalog = catalog.with_release(policy.safe);
+    }
+    let ramdisk = watch.ramdisk();
+    let desk = Rc::new(Desk::new(catalog, Box::new(move || vitals(&watch)), Box::new(keeper)));
+    let releasing = release.map(|policy| releasing::start(policy, Rc::clone(&desk), ramdisk)).transpose();
+    let releasing = releasing
+        .map_err(|source| DetectorError::Io { operation: "start the thread that releases", source })?;
     let door = Door { open_to_others: config.key_file.is_some() || config.insecure, key };
     let (stop, stopped) = flag::channel(false);
     let listening =
@@ -130,6 +145,11 @@ async fn serve(
     let _ = stop.send(true);
     if tokio::time::timeout(LAST_WAIT, listening).await.is_err() {
         tracing::warn!("a data connection does not end; leaving it");
+    }
+    if let Some(releasing) = releasing {
+        releasing.abort();
+        // It was aborted; what it had taken is put back by its thread.
+        let _ = releasing.await;
     }
     // Lets the watch go, which may be waiting for it.
     noticing.abort();
@@ -148,6 +168,16 @@ fn catalog(known: Known) -> Catalog {
     catalog
 }
 
+/// When files may leave the ramdisk; `None`: never.
+fn policy(config: &Detector) -> Option<Policy> {
+    let safe = match config.release {
+        Release::Never => return None,
+        Release::Landed => Safe::Landed,
+        Release::Stored => Safe::Stored,
+    };
+    Some(Policy { safe, above: config.release_above })
+}
+
 /// What a heartbeat says beside the backlog.
 fn vitals(watch: &Watch) -> Heartbeat {
     let space = watch.ramdisk().root().space().ok();
@@ -160,7 +190,11 @@ fn vitals(watch: &Watch) -> Heartbeat {
 }
 
 /// Passes on to the catalog what the watch sees, what is saved, and time.
-async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>, mut saves: mpsc::UnboundedReceiver<u64>) {
+async fn notice(
+    desk: Rc<Desk>,
+    mut seen: mpsc::Receiver<Vec<Event>>,
+    mut saves: mpsc::UnboundedReceiver<u64>,
+) {
     let mut clock = tokio::time::interval(CLOCK_LOOK);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -188,6 +222,7 @@ async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>, mut saves:
         };
         desk.notice(Instant::now(), batch);
         desk.news.notify_one();
+        desk.safer.notify_one();
         tokio::task::yield_now().await;
     }
 }

@@ -7,15 +7,21 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
+use super::shifts::{Reply, Shifts};
+use super::which::Known;
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
-use crate::model::file_version::{DetectorIndex, OfferId};
+use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex};
 use crate::model::job::CopyJob;
-use crate::model::ledger::{Fact, Ledger, Now, Order, Space};
+use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
 use crate::model::message::Message;
 use crate::model::record::Record;
+use crate::model::shift_report::{ShiftReport, Started};
+use crate::model::shift_request::ShiftRequest;
 use crate::model::status::{StatusReport, Told};
 use crate::rooted::Root;
+use crate::serve::control::Which;
+use crate::store::writer::Steps;
 use crate::wire::control::FromPpu;
 
 /// How often time passes for the ledger, and the ramdisk's free room is looked up.
@@ -41,6 +47,14 @@ pub enum Input {
     Fact(Fact),
     /// Somebody asks how things are.
     Status(Box<dyn FnOnce(StatusReport) + Send>),
+    /// What had failed is to be tried again; with a word on how much that is, or on what is wrong with the question.
+    Retry(Which, Box<dyn FnOnce(Result<Retried, String>) + Send>),
+    /// What is meant by that?
+    Select(Which, Box<dyn FnOnce(Result<Selection, String>) + Send>),
+    /// A shift is to begin.
+    StartShift(ShiftRequest, Reply<Result<Started, String>>),
+    /// The last shifts, that many.
+    Shifts(usize, Reply<Vec<ShiftReport>>),
     /// Something to tell people that follows from no fact.
     Tell(Message),
     /// The end.
@@ -55,6 +69,8 @@ pub struct Hub {
     pub ramdisk: Arc<Root>,
     /// To each storage's thread, in the order of their indices.
     pub writers: Vec<Box<dyn Fn(CopyJob) + Send>>,
+    /// What each storage's thread has done, likewise.
+    pub steps: Vec<Steps>,
     /// To the journal.
     pub journal: Sender<(u64, Record)>,
     /// To each detector with a session.
@@ -63,6 +79,10 @@ pub struct Hub {
     pub describe: Box<dyn Fn(&mut StatusReport) + Send>,
     /// The last messages, oldest first.
     pub told: VecDeque<Told>,
+    /// What people may name.
+    pub known: Known,
+    /// Who waits for a shift to begin.
+    pub shifts: Shifts,
 }
 
 /// A session's ear.
@@ -84,7 +104,9 @@ impl Hub {
             }
             self.ledger.work(now, &mut orders);
             self.obey(&mut orders);
-            let mut input = match inputs.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+            self.shifts.answer(&self.ledger, now);
+            let wake = self.ledger.pause_ends(now).map_or(next_tick, |end| end.min(next_tick));
+            let mut input = match inputs.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(input) => Some(input),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -98,6 +120,15 @@ impl Hub {
                 match next {
                     Input::Stop => return,
                     Input::Status(reply) => self.report(reply),
+                    Input::Select(which, reply) => reply(self.known.select(&self.ledger, &which)),
+                    Input::Retry(which, reply) => {
+                        let selection = self.known.select(&self.ledger, &which);
+                        reply(selection.map(|selection| self.ledger.retry(&selection, &mut orders)));
+                    }
+                    Input::StartShift(request, reply) => {
+                        self.shifts.start(&mut self.ledger, now, &request, reply, &mut orders);
+                    }
+                    Input::Shifts(count, reply) => reply(self.shifts.list(&self.ledger, count)),
                     Input::Tell(message) => orders.push(Order::Tell(message)),
                     Input::Notice(notice) => self.notice(notice, &mut orders),
                     Input::Fact(fact) => self.fact(fact, &mut orders),
@@ -117,6 +148,10 @@ impl Hub {
                 self.ledger.apply(now, Fact::Space(space), orders);
             }
             Err(error) => tracing::error!("{error}"),
+        }
+        for (storage, steps) in self.steps.iter().enumerate() {
+            let fact = Fact::Steps { storage: StorageIndex(storage as u16), steps: steps.count() };
+            self.ledger.apply(now, fact, orders);
         }
     }
 
@@ -169,9 +204,20 @@ impl Hub {
                 Order::Have { detector, offers } => acks.have[detector.index()].extend(offers),
                 Order::AckLanded { detector, offers } => acks.landed[detector.index()].extend(offers),
                 Order::AckStored { detector, offers } => acks.stored[detector.index()].extend(offers),
-                Order::AnnounceShift { detector, shift } => {
-                    let source = shift.places.get(detector.index()).and_then(|place| place.source.clone());
-                    self.say(detector, FromPpu::ShiftBegan { shift: shift.id, source });
+                Order::Fell { detector, offers } => self.say(detector, FromPpu::Fell { offers }),
+                Order::AnnounceShift { detector, shift, source, began, more } => {
+                    self.say(detector, FromPpu::ShiftBegan { shift, source, began, more });
+                }
+                Order::PrepareShift(shift) => {
+                    tracing::info!(
+                        shift = shift.id.stamp(),
+                        uid = shift.uid,
+                        gid = shift.gid,
+                        "a shift begins"
+                    );
+                    for message in self.shifts.prepare(&shift) {
+                        self.tell(message);
+                    }
                 }
                 Order::Copy { storage, job } => (self.writers[storage.index()])(job),
                 Order::Record { sequence, record } => self.record(sequence, record),

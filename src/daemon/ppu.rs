@@ -17,17 +17,19 @@ use super::engine::{self, EngineChoice};
 use super::hub::{Hub, Input, now};
 use super::lock::{LockError, StateLock};
 use super::runtime;
-use super::{key, restore, signals};
-use crate::journal::{self, JournalError, News, Origin};
+use super::verify::{self, Verifier};
+use super::which::Known;
+use super::{key, restore, shifts, signals};
+use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
-use crate::model::ledger::{DetectorSettings, Fact, Settings, StorageSettings};
+use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
-use crate::model::path::RelPath;
+use crate::model::pacing::Pauses;
 use crate::model::record::LiveVersion;
-use crate::model::replica_path::{Target, TargetError};
-use crate::model::shift::{Place, Shift, ShiftId};
+use crate::model::replica_path::TargetError;
+use crate::model::shift_request::ShiftError;
 use crate::model::status::StatusReport;
 use crate::rooted::{Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
@@ -61,6 +63,9 @@ pub enum PpuError {
         /// Why.
         reason: TargetError,
     },
+    /// The first shift.
+    #[error("the first shift, as configured: {0}")]
+    Shift(ShiftError),
     /// A source or a user directory.
     #[error("{what} {value}: {reason}")]
     Path {
@@ -114,19 +119,26 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     check_ramdisk(&ramdisk);
     let control = ControlSocket::bind(&config.interfaces.control)?;
 
-    let configured = configured_shift(&config)?;
+    let defaults = shifts::defaults(&config)?;
     let mut opened = open_journal(&config)?;
-    let (ledger, orders) =
-        restore::ledger(settings(&config), &configured, &mut opened, &ramdisk, staging.brands(), now());
+    let (current, is_new) = shifts::current(&opened.loaded.shifts, &defaults, now())?;
+    if is_new {
+        // Before a detector hears of it: it must be there after a crash.
+        opened.journal.remember_shift(&current)?;
+    }
+    let (ledger, mut orders) =
+        restore::ledger(settings(&config), &current, is_new, &mut opened, &ramdisk, staging.brands(), now());
+    orders.push(Order::PrepareShift(current));
     let shift = ledger.current_shift().id.stamp();
     let damaged = matches!(opened.origin, Origin::SetAside { .. });
 
     let (inputs, hub_inputs) = mpsc::channel();
     let journal = journal::start(opened.journal, report_journal(inputs.clone()));
-    let journal::Running { records, thread: journal_thread } =
+    let journal::Running { records, queries, thread: journal_thread } =
         journal.map_err(io_error("start the journal's thread"))?;
     let mut writers = Vec::new();
     let mut outlets: Vec<Box<dyn Fn(crate::model::job::CopyJob) + Send>> = Vec::new();
+    let mut steps = Vec::new();
     for storage in 0..config.storages.len() {
         let writer = start_writer(&config, storage, &engine, &ramdisk, inputs.clone())?;
         let inlet = writer.inlet();
@@ -137,12 +149,14 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
                 );
             }
         }));
+        steps.push(writer.steps());
         writers.push(writer);
     }
     let hub = Hub {
         ledger,
         ramdisk: Arc::clone(&ramdisk),
         writers: outlets,
+        steps,
         journal: records,
         outlets: config.detectors.iter().map(|_| None).collect(),
         describe: describe(&config, engine.engine()),
@@ -152,6 +166,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
             .into_iter()
             .map(|(at_ms, message)| crate::model::status::Told { at_ms, message })
             .collect(),
+        known: Known::new(&config),
+        shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())
@@ -166,6 +182,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
 
     let start_landing = start_landing(&config, &engine, &staging, inputs.clone());
     tracing::info!(shift, engine = %engine.engine(), "ppu-uringd ppu is running");
+    let verifier = verifier(&config, queries);
+    let control = (control, verifier);
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
@@ -190,7 +208,7 @@ async fn serve(
     config: &Ppu,
     key: Key,
     ppu: PpuId,
-    control: ControlSocket,
+    (control, verifier): (ControlSocket, Verifier),
     start_landing: StartLanding,
     inputs: mpsc::Sender<Input>,
 ) -> Result<(), PpuError> {
@@ -208,10 +226,45 @@ async fn serve(
         let notify = move |notice: Notice| drop(inputs.send(Input::Notice(notice)));
         links.spawn_local(link::run(link, notify, Arc::clone(&start_landing), stopped.clone()));
     }
-    let answer = move |request: Request, answer: Answer| match request {
-        Request::Status => drop(inputs.send(Input::Status(Box::new(move |report| {
-            drop(answer.send(Response::Status(Box::new(report))));
-        })))),
+    let answer = move |request: Request, answer: Answer| {
+        let input = match request {
+            Request::Status => Input::Status(Box::new(move |report| {
+                drop(answer.send(Response::Status(Box::new(report))));
+            })),
+            Request::Retry(which) => Input::Retry(
+                which,
+                Box::new(move |retried| {
+                    drop(answer.send(match retried {
+                        Ok(Retried { copies, files }) => Response::Retried { copies, files },
+                        Err(reason) => Response::Error(reason),
+                    }));
+                }),
+            ),
+            Request::StartShift(request) => Input::StartShift(
+                request,
+                Box::new(move |started| {
+                    drop(answer.send(match started {
+                        Ok(started) => Response::ShiftStarted(Box::new(started)),
+                        Err(reason) => Response::Error(reason),
+                    }));
+                }),
+            ),
+            Request::Shifts { last } => Input::Shifts(
+                usize::try_from(last).unwrap_or(usize::MAX),
+                Box::new(move |shifts| drop(answer.send(Response::Shifts(shifts)))),
+            ),
+            Request::Verify(which) => {
+                let verifier = verifier.clone();
+                Input::Select(
+                    which,
+                    Box::new(move |selection| match selection {
+                        Ok(selection) => verifier.start(selection, answer),
+                        Err(reason) => drop(answer.send(Response::Error(reason))),
+                    }),
+                )
+            }
+        };
+        drop(inputs.send(input));
     };
     tokio::select! {
         served = control.serve(answer) => served?,
@@ -253,27 +306,41 @@ fn start_writer(
     inputs: mpsc::Sender<Input>,
 ) -> Result<Writer, PpuError> {
     let storage = &config.storages[index];
-    let place = store::mount::Place {
-        target: storage.target.clone(),
-        mountpoint: storage.mountpoint.clone(),
-        allow_root_fs: storage.allow_root_fs,
-    };
     let settings = store::writer::Settings {
         index: StorageIndex(index as u16),
         id: storage.id.clone(),
-        place,
+        place: place(storage),
         queue_depth: usize::from(storage.queue_depth),
         direct: storage.direct == Direct::Auto,
         preserve_uid: config.preserve_uid,
         preserve_gid: config.preserve_gid,
         replace_other_shift: config.replace_other_shift,
         ramdisk: Arc::clone(ramdisk),
+        places: config.storages.iter().map(place).collect(),
     };
     let choice = engine.choice();
     let open_driver = move |limits| ppu_uring::open_engine(choice, limits).map(|opened| opened.driver);
     let report = move |report| drop(inputs.send(Input::Fact(Fact::Copying(report))));
     Writer::start(settings, open_driver, report)
         .map_err(|error| PpuError::Storage { id: storage.id.clone(), reason: error.to_string() })
+}
+
+fn place(storage: &ppu_config::Storage) -> store::mount::Place {
+    store::mount::Place {
+        target: storage.target.clone(),
+        mountpoint: storage.mountpoint.clone(),
+        allow_root_fs: storage.allow_root_fs,
+    }
+}
+
+fn verifier(config: &Ppu, queries: Queries) -> Verifier {
+    let storages = config.storages.iter().map(|storage| verify::Storage {
+        id: storage.id.clone(),
+        place: place(storage),
+        internal: storage.kind == StorageKind::Internal,
+        overwrites: config.replace_other_shift,
+    });
+    Verifier::new(queries, storages.collect())
 }
 
 fn open_journal(config: &Ppu) -> Result<journal::Opened<Vec<LiveVersion>>, JournalError> {
@@ -302,6 +369,7 @@ fn settings(config: &Ppu) -> Settings {
             .map(|detector| DetectorSettings {
                 id: detector.id.as_str().into(),
                 address: detector.address.to_string(),
+                pauses: Pauses { min: detector.min_pause, interrun: detector.interrun_pause },
             })
             .collect(),
         storages: config
@@ -310,40 +378,20 @@ fn settings(config: &Ppu) -> Settings {
             .map(|storage| StorageSettings {
                 id: storage.id.as_str().into(),
                 internal: storage.kind == StorageKind::Internal,
+                external: storage.kind == StorageKind::External,
                 queue_depth: usize::from(storage.queue_depth),
                 copy_tries: storage.retries.saturating_add(1),
                 retry_pause: storage.retry_pause,
                 retry_pause_max: storage.retry_pause_max,
+                patience: Patience {
+                    hung_after: storage.hung_after,
+                    slow_after: storage.slow_after,
+                    quarantine: storage.retry_pause,
+                    quarantine_max: storage.retry_pause_max,
+                },
             })
             .collect(),
     }
-}
-
-/// The shift that the configuration describes, if it began now.
-fn configured_shift(config: &Ppu) -> Result<Shift, PpuError> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut places = Vec::new();
-    for detector in &config.detectors {
-        let target =
-            Target::parse(config.ramdisk.as_os_str().as_bytes(), detector.target.as_os_str().as_bytes());
-        let target = target.map_err(|reason| PpuError::Target {
-            id: detector.id.clone(),
-            target: detector.target.display().to_string(),
-            reason,
-        })?;
-        let source = detector.source.as_os_str().as_bytes();
-        let source = match source.trim_ascii() {
-            b"" => None,
-            source => Some(RelPath::new(source).map_err(|reason| PpuError::Path {
-                what: "source",
-                value: detector.source.display().to_string(),
-                reason,
-            })?),
-        };
-        places.push(Place { detector: detector.id.clone(), source, target });
-    }
-    Shift::new(ShiftId(now().wall_ms), config.uid, config.gid, &config.user_dir, places)
-        .map_err(|reason| PpuError::Path { what: "user_dir", value: config.user_dir.clone(), reason })
 }
 
 /// Fills in what the ledger does not know.

@@ -8,7 +8,9 @@
 //! database is no error to SQLite: a damaged journal is never believed, it is set aside.
 
 mod database;
+mod history;
 mod load;
+mod query;
 mod record;
 mod recover;
 mod rows;
@@ -21,6 +23,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use database::{Journal, Settings};
+pub use query::{Queries, StoredVersion, Unanswered};
 pub use recover::{Opened, Origin, open};
 pub use writer::{News, Running, start};
 

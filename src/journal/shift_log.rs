@@ -44,7 +44,8 @@ pub fn read(state_dir: &Path) -> Result<Vec<Shift>, JournalError> {
             None => tracing::warn!("{NAME}: skipped a line that is torn or damaged"),
         }
     }
-    // A commit that was tried again may have logged its shift twice.
+    // A commit that was tried again may have logged its shift twice; one that got a new detector is there again, the last line counts.
+    shifts.reverse();
     shifts.sort_by_key(|shift: &Shift| shift.id);
     shifts.dedup_by_key(|shift| shift.id);
     Ok(shifts)

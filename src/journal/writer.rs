@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::model::record::Record;
 
-use super::{Journal, JournalError};
+use super::query::Question;
+use super::{Journal, JournalError, Queries};
 
 /// The shortest time between the beginnings of two commits, unless more is waiting than goes into one.
 const PACE: Duration = Duration::from_millis(10);
@@ -44,6 +45,8 @@ pub enum News {
 pub struct Running {
     /// Takes records, numbered from 1 without gaps; never blocks.
     pub records: Sender<(u64, Record)>,
+    /// Answered between two commits.
+    pub queries: Queries,
     /// Ends after the last sender was dropped and the rest is committed; where the disk does not
     /// do, after one more try of about 4 s at most.
     pub thread: JoinHandle<()>,
@@ -51,31 +54,42 @@ pub struct Running {
 
 type Batch = Vec<(u64, Record)>;
 
+/// What the thread inside SQLite does, in this order.
+pub(super) enum Work {
+    Commit(Batch),
+    Answer(Question),
+    /// Nothing more is to be committed.
+    Close,
+}
+
 /// Starts the threads; `news` is called on one of them.
 ///
 /// # Errors
 /// Where no thread can be started.
 pub fn start(journal: Journal, news: impl FnMut(News) + Send + 'static) -> io::Result<Running> {
     let (records, incoming) = channel();
-    let (work, batches) = channel();
+    let (work, to_do) = channel();
     let (results, done) = channel();
-    thread::Builder::new().name("journal-disk".into()).spawn(move || disk(journal, &batches, &results))?;
+    let queries = Queries::new(work.clone());
+    thread::Builder::new().name("journal-disk".into()).spawn(move || disk(journal, &to_do, &results))?;
     let grouper =
         Grouper { incoming, work, done, news, waiting: Batch::new(), ending: false, troubled: false };
     let thread = thread::Builder::new().name("journal".into()).spawn(move || grouper.run())?;
-    Ok(Running { records, thread })
+    Ok(Running { records, queries, thread })
 }
 
 /// Everything that may hang.
-fn disk(
-    mut journal: Journal,
-    batches: &Receiver<Batch>,
-    results: &Sender<(Batch, Result<(), JournalError>)>,
-) {
-    for batch in batches {
-        let result = journal.commit(&batch);
-        if results.send((batch, result)).is_err() {
-            break;
+fn disk(mut journal: Journal, to_do: &Receiver<Work>, results: &Sender<(Batch, Result<(), JournalError>)>) {
+    for work in to_do {
+        match work {
+            Work::Commit(batch) => {
+                let result = journal.commit(&batch);
+                if results.send((batch, result)).is_err() {
+                    break;
+                }
+            }
+            Work::Answer(question) => question(journal.database()),
+            Work::Close => break,
         }
     }
     if let Err(error) = journal.close() {
@@ -85,7 +99,7 @@ fn disk(
 
 struct Grouper<F> {
     incoming: Receiver<(u64, Record)>,
-    work: Sender<Batch>,
+    work: Sender<Work>,
     done: Receiver<(Batch, Result<(), JournalError>)>,
     news: F,
     /// Received and not yet in a commit.
@@ -102,10 +116,11 @@ impl<F: FnMut(News)> Grouper<F> {
         while let Some(batch) = self.next_batch(next_commit) {
             next_commit = Instant::now() + PACE;
             if !self.commit(batch) {
+                let _ = self.work.send(Work::Close);
                 return;
             }
         }
-        drop(self.work);
+        let _ = self.work.send(Work::Close);
         // Ends when the other thread has closed the database.
         let _ = self.done.recv_timeout(LAST_WAIT);
     }
@@ -145,7 +160,7 @@ impl<F: FnMut(News)> Grouper<F> {
         let mut back_off = BACK_OFF[0];
         loop {
             let last_try = self.ending;
-            if self.work.send(batch).is_err() {
+            if self.work.send(Work::Commit(batch)).is_err() {
                 return self.abandoned();
             }
             let Some((returned, result)) = self.answer() else { return self.abandoned() };

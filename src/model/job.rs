@@ -43,6 +43,8 @@ pub struct LandJob {
     pub at: RelPath,
     /// As offered.
     pub offered: Identity,
+    /// The name may hold the same file of another shift, which is safe on the internal storage: it is replaced.
+    pub replace_past: bool,
 }
 
 /// How a transfer ended on the PPU.
@@ -115,11 +117,11 @@ pub struct CopyJob {
     pub version: VersionId,
     /// To which storage.
     pub storage: StorageIndex,
-    /// Below the ramdisk.
+    /// Where it landed, below the ramdisk.
     pub from: RelPath,
-    /// The landed file; the copy is refused if it is another one by now.
-    pub local: Local,
-    /// Below the storage's target.
+    /// Where its bytes are, the best first; they are tried in this order.
+    pub sources: Vec<Source>,
+    /// Below the storage's target; the same on every storage.
     pub to: RelPath,
     /// Goes onto the copy.
     pub brand: Arc<Brand>,
@@ -133,6 +135,25 @@ pub struct CopyJob {
     pub superseded: Arc<AtomicBool>,
 }
 
+/// A verified replica that a copy is made from (SPEC 3.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The landed file; the copy is refused if it is another one by now.
+    Ramdisk(Local),
+    /// The copy on another storage; this one takes its name only if what was read has the version's hash.
+    Stored(StorageIndex),
+}
+
+impl CopyJob {
+    /// The landed file, if that is what is copied.
+    pub fn local(&self) -> Option<Local> {
+        self.sources.iter().find_map(|source| match source {
+            Source::Ramdisk(local) => Some(*local),
+            Source::Stored(_) => None,
+        })
+    }
+}
+
 /// How a copy ended.
 #[derive(Debug)]
 pub struct CopyReport {
@@ -142,6 +163,8 @@ pub struct CopyReport {
     pub storage: StorageIndex,
     /// Result.
     pub outcome: CopyOutcome,
+    /// What had the name before and is not ours, or another shift's: its new name, in the same directory.
+    pub set_aside: Option<Vec<u8>>,
 }
 
 /// See [`CopyReport`].
@@ -155,8 +178,14 @@ pub enum CopyOutcome {
     Unavailable(String),
     /// The storage has no room: not this file's fault. For people.
     Full(String),
-    /// The ramdisk's file is gone or was changed by somebody else. For people.
+    /// What was to be copied is gone, was changed by somebody else, or is damaged. For people.
     SourceLost(String),
+    /// What it takes is not to be had at the moment (the storage that is to be read, descriptors, memory): nobody's fault. For people.
+    NotNow(String),
+    /// The name is taken, by another detector's file of this shift or by what is no file: trying again does not help. For people.
+    Taken(String),
+    /// The storage's disk failed; counts as a try while it does not fail for all. Names the operation.
+    DiskError(String),
     /// Anything else; counts as a try. Names the operation.
     Failed(String),
 }

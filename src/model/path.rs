@@ -98,11 +98,37 @@ impl RelPath {
         Ok(Self(bytes.into()))
     }
 
+    /// Another name in the same directory; `None` where it is none, or the path becomes too long.
+    pub fn beside(&self, name: &[u8]) -> Option<RelPath> {
+        let name = RelPath::new(name).ok().filter(|name| name.parent().is_none())?;
+        match self.parent() {
+            Some(parent) => parent.join(&name).ok(),
+            None => Some(name),
+        }
+    }
+
+    /// Where the `nth` file (from 0) of that name goes when it has to make room for another shift's: `NAME.~STAMP~` in the same directory.
+    pub fn set_aside(&self, stamp: &str, nth: usize) -> Option<RelPath> {
+        let name = aside_name(self.name(), stamp, nth);
+        let path = match self.parent() {
+            Some(parent) => [parent.as_bytes(), b"/", &name].concat(),
+            None => name,
+        };
+        Self::new(&path).ok()
+    }
+
     /// The rest of this path below `root`; `None` when it is not below it.
     pub fn below(&self, root: &RelPath) -> Option<RelPath> {
         let rest = self.0.strip_prefix(&*root.0)?.strip_prefix(b"/")?;
         Some(Self(rest.into()))
     }
+}
+
+/// See [`RelPath::set_aside`]; a long name is cut so that it stays one.
+pub fn aside_name(name: &[u8], stamp: &str, nth: usize) -> Vec<u8> {
+    let suffix = if nth == 0 { format!(".~{stamp}~") } else { format!(".~{stamp}~{nth}~") };
+    let kept = name.len().min(NAME_MAX_BYTES.saturating_sub(suffix.len()));
+    [&name[..kept], suffix.as_bytes()].concat()
 }
 
 fn check(bytes: &[u8]) -> Result<(), PathError> {

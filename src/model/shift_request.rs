@@ -70,7 +70,9 @@ pub enum ShiftError {
     #[error("detector {0} is given twice, give each one place")]
     Twice(String),
     /// A source that is none.
-    #[error("detector {id}: source {source_:?}: {reason}; write a plain path below the detector's ramdisk, \"/\" for all of it")]
+    #[error(
+        "detector {id}: source {source_:?}: {reason}; write a plain path below the detector's ramdisk, \"/\" for all of it"
+    )]
     Source {
         /// Whose.
         id: String,
@@ -132,10 +134,11 @@ pub struct PlaceRequestError(String);
 impl FromStr for Owner {
     type Err = OwnerError;
     fn from_str(text: &str) -> Result<Self, OwnerError> {
-        let number = |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.is_empty() {
-            true => digits.parse::<u32>().map_err(|_| OwnerError::TooLarge),
-            false => Err(OwnerError::Malformed(text.to_owned())),
-        };
+        let number =
+            |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.is_empty() {
+                true => digits.parse::<u32>().map_err(|_| OwnerError::TooLarge),
+                false => Err(OwnerError::Malformed(text.to_owned())),
+            };
         let owner = match text.split_once(':') {
             Some((uid, gid)) => Self { uid: number(uid)?, gid: number(gid)? },
             None => Self { uid: number(text)?, gid: number(text)? },
@@ -215,7 +218,9 @@ impl ShiftDefaults {
                  shift start` begins a shift that it takes part in."
             ));
         }
-        (longer.places.len() > shift.places.len()).then_some(longer).map_or((None, said.clone()), |shift| (Some(shift), said))
+        (longer.places.len() > shift.places.len())
+            .then_some(longer)
+            .map_or((None, said.clone()), |shift| (Some(shift), said))
     }
 
     fn place(&self, asked: &PlaceRequest) -> Result<Place, ShiftError> {

@@ -108,6 +108,8 @@ pub struct Detector {
     pub integrity_errors: u64,
     /// Symlinks, devices and sockets there, which are not transferred.
     pub skipped: u64,
+    /// Removed from the detector's ramdisk by its daemon, when they were safe, since its start.
+    pub released: Amount,
     /// The detector's ramdisk.
     pub ramdisk: Room,
     /// What failed last, for people.
@@ -161,7 +163,7 @@ pub struct Rate {
 }
 
 /// One storage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Storage {
     /// Its name.
     pub id: String,
@@ -171,10 +173,16 @@ pub struct Storage {
     pub target: String,
     /// Whether it can be written.
     pub health: Health,
+    /// Since when it has not been `ok`.
+    #[serde(default)]
+    pub since_ms: Option<i64>,
     /// Copies that run now.
     pub in_flight: u64,
     /// Landed files that are not yet stored there, over all shifts.
     pub pending: u64,
+    /// Stored of late.
+    #[serde(default)]
+    pub rate: Rate,
 }
 
 /// See [`Storage::health`].
@@ -190,6 +198,21 @@ pub enum Health {
     },
     /// No room; it catches up by itself when there is.
     Full {
+        /// For people.
+        reason: String,
+    },
+    /// It is written, and does not keep up.
+    Slow {
+        /// For people.
+        reason: String,
+    },
+    /// Its disk gives one error after the other; it is tried now and then.
+    Quarantined {
+        /// For people.
+        reason: String,
+    },
+    /// It does not answer; it goes on by itself when it does.
+    Hung {
         /// For people.
         reason: String,
     },

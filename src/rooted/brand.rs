@@ -62,6 +62,11 @@ impl BrandSpace {
         }
     }
 
+    /// The mark of an open file on a file system of which nothing is known.
+    pub fn find(file: impl AsFd) -> Option<Brand> {
+        Self::Trusted.read(&file).or_else(|| Self::User.read(&file))
+    }
+
     /// The mark of an open file; `None` where there is none that we can read and understand.
     pub fn read(self, file: impl AsFd) -> Option<Brand> {
         let name = self.attribute()?;

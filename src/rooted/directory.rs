@@ -128,12 +128,26 @@ fn open_child(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     openat2(parent.as_fd(), Path::new(OsStr::from_bytes(name)), OFlags::RDONLY | OFlags::DIRECTORY)
 }
 
+/// Gives `file`, which was made elsewhere, the group that it would have inherited from its directory: as far as we may.
+///
+/// # Errors
+/// Whatever fchown(2) says, but for a refusal: groups are left to the operating system here.
+pub fn inherit_gid(file: impl AsFd, gid: u32) -> Result<(), Errno> {
+    match rustix::fs::fchown(file, None, Some(Gid::from_raw(gid))) {
+        Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
+        other => other,
+    }
+}
+
 /// Owner and mode of a new directory, and what mkdir(2) in `parent` itself would have inherited from it.
 fn dress(fd: &OwnedFd, parent: &OwnedFd, attributes: DirAttributes) -> Result<(), (&'static str, Errno)> {
     let above = FileStat::of(parent).map_err(|errno| ("statx", errno))?;
     let inherits = above.mode & SETGID != 0;
     let uid = attributes.uid.map(Uid::from_raw);
-    let gid = attributes.gid.or(inherits.then_some(above.gid)).map(Gid::from_raw);
+    let gid = attributes.gid.map(Gid::from_raw);
+    if gid.is_none() && inherits {
+        inherit_gid(fd, above.gid).map_err(|errno| ("chown", errno))?;
+    }
     if uid.is_some() || gid.is_some() {
         rustix::fs::fchown(fd, uid, gid).map_err(|errno| ("chown", errno))?;
     }

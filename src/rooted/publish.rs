@@ -13,7 +13,7 @@ use super::root::{FileStat, RootError, openat2};
 use super::staging::{Staged, Staging};
 use crate::model::file_version::MODE_MASK;
 use crate::model::job::{Brand, Local};
-use crate::model::path::{NAME_MAX_BYTES, RelPath};
+use crate::model::path::{RelPath, aside_name};
 use crate::model::shift::ShiftId;
 
 /// How often a name that changes under our eyes is tried again.
@@ -39,6 +39,8 @@ pub struct Attributes {
 pub enum Occupied {
     /// Nothing: [`PublishError::Foreign`].
     Refuse,
+    /// Nothing, but that the same file of another shift is replaced.
+    Past,
     /// Rename it to `NAME.~SHIFT~` first, unless it is another file of the same shift (SPEC 2.5, 3.2).
     SetAside,
     /// The same, but what we brought for another shift is replaced (`replace_other_shift`).
@@ -188,7 +190,18 @@ impl Staging {
         // A name belongs to the first file of a shift that took it (SPEC 3.2).
         let same_shift = brand.as_ref().is_some_and(|brand| brand.shift == publication.brand.shift);
         let regular = seen.kind() == FileType::RegularFile;
-        if publication.occupied == Occupied::Refuse || same_shift || !regular {
+        let same_file = |brand: &Brand| {
+            (&brand.detector, &brand.path) == (&publication.brand.detector, &publication.brand.path)
+        };
+        let refused = match publication.occupied {
+            Occupied::Refuse => true,
+            Occupied::Past if regular && !same_shift && brand.as_deref().is_some_and(same_file) => {
+                return self.exchange(staged, parent, publication, seen);
+            }
+            Occupied::Past => true,
+            Occupied::SetAside | Occupied::Overwrite => false,
+        };
+        if refused || same_shift || !regular {
             return Err(PublishError::Foreign { brand });
         }
         if publication.occupied == Occupied::Overwrite && brand.is_some() {
@@ -196,7 +209,9 @@ impl Staging {
         }
         let shift = brand.map_or(ShiftId(seen.mtime_ns / 1_000_000), |brand| brand.shift);
         let moved = self.set_aside(parent, name, parent, name, &shift.stamp());
-        moved.map_err(|errno| self.root().error("set aside", Some(publication.at), errno).into())
+        moved
+            .map(|aside| aside.map(Replaced::SetAside))
+            .map_err(|errno| self.root().error("set aside", Some(publication.at), errno).into())
     }
 
     /// What has the name.
@@ -288,19 +303,17 @@ impl Staging {
         Err(PublishError::Foreign { brand: None })
     }
 
-    /// Renames `from` in `dir` to `NAME.~STAMP~` in `parent`. `None`: it has vanished.
-    fn set_aside(
+    /// Renames `from` in `dir` to `NAME.~STAMP~` in `parent`, and says its name there. `None`: it has vanished.
+    pub(super) fn set_aside(
         &self,
         dir: impl AsFd,
         from: &[u8],
         parent: &OwnedFd,
         name: &[u8],
         stamp: &str,
-    ) -> Result<Option<Replaced>, Errno> {
+    ) -> Result<Option<Vec<u8>>, Errno> {
         for n in 0..ASIDE_TRIES {
-            let suffix = if n == 0 { format!(".~{stamp}~") } else { format!(".~{stamp}~{n}~") };
-            let kept = name.len().min(NAME_MAX_BYTES - suffix.len());
-            let aside = [&name[..kept], suffix.as_bytes()].concat();
+            let aside = aside_name(name, stamp, n);
             let renamed = if self.rename_flags() {
                 rustix::fs::renameat_with(&dir, from, parent, &aside, RenameFlags::NOREPLACE)
             } else {
@@ -308,7 +321,7 @@ impl Staging {
                     .and_then(|()| rustix::fs::unlinkat(&dir, from, AtFlags::empty()))
             };
             match renamed {
-                Ok(()) => return Ok(Some(Replaced::SetAside(aside))),
+                Ok(()) => return Ok(Some(aside)),
                 Err(Errno::EXIST) => {}
                 Err(Errno::NOENT) => return Ok(None),
                 Err(errno) => return Err(errno),

@@ -2,6 +2,7 @@
 
 pub mod jobs;
 pub mod listen;
+pub mod release;
 pub mod session;
 pub mod settle;
 pub mod shift_log;

@@ -59,6 +59,8 @@ pub struct Desk {
     pub catalog: RefCell<Catalog>,
     /// The catalog may have something to say.
     pub news: Notify,
+    /// Files may have become safe, or a release may go on.
+    pub safer: Notify,
     /// Looks up the rest of a heartbeat: skipped files and room on the ramdisk.
     pub vitals: Box<dyn Fn() -> Heartbeat>,
     /// Clock, marks and log of shifts.
@@ -96,6 +98,7 @@ impl Desk {
         Self {
             catalog: RefCell::new(catalog),
             news: Notify::new(),
+            safer: Notify::new(),
             vitals,
             shifts,
             mark_again: Cell::new(None),
@@ -349,8 +352,7 @@ fn hear(
 ) -> Option<SessionEnd> {
     let mut catalog = desk.catalog.borrow_mut();
     match message {
-        // Release, which needs `Stored`, is not built yet.
-        FromPpu::Heartbeat | FromPpu::Stored { .. } => {}
+        FromPpu::Heartbeat => {}
         FromPpu::ShiftBegan { shift, source, began, more } => {
             catalog.shift_began(desk.shifts.now(), Announced { shift, source, began, more });
             desk.tend_shifts(&mut catalog);
@@ -361,7 +363,15 @@ fn hear(
                 queue.push(job);
             }
         }
-        FromPpu::Have { offers } | FromPpu::Landed { offers } => catalog.landed(Instant::now(), &offers),
+        FromPpu::Have { offers } | FromPpu::Landed { offers } => {
+            catalog.landed(Instant::now(), &offers);
+            desk.safer.notify_one();
+        }
+        FromPpu::Stored { offers } => {
+            catalog.stored(&offers);
+            desk.safer.notify_one();
+        }
+        FromPpu::Fell { offers } => catalog.fell(&offers),
         FromPpu::ClockProbe { sent_ns } => {
             let received_ns = wall_ns();
             let replied_ns = received_ns;
@@ -386,12 +396,17 @@ async fn write(
     let mut due = true; // a heartbeat first of all
     let mut frames = Vec::new();
     loop {
-        let counts = desk.catalog.borrow().counts();
+        let (counts, released) = {
+            let catalog = desk.catalog.borrow();
+            (catalog.counts(), catalog.released())
+        };
         if due || (counts.backlog_files == 0) != was_empty {
             due = false;
             was_empty = counts.backlog_files == 0;
             let (backlog_files, backlog_bytes) = (counts.backlog_files, counts.backlog_bytes);
-            let beat = Heartbeat { backlog_files, backlog_bytes, ..(desk.vitals)() };
+            let (released_files, released_bytes) = released;
+            let vitals = (desk.vitals)();
+            let beat = Heartbeat { backlog_files, backlog_bytes, released_files, released_bytes, ..vitals };
             put(&mut frames, FromDetector::Heartbeat(beat));
         }
         for reply in replies.borrow_mut().drain(..) {

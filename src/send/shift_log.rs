@@ -197,7 +197,10 @@ mod tests {
         assert_eq!(read(dir.path(), &now).unwrap(), Known::default());
         for _ in 0..2 {
             write(dir.path(), spans(), &now).unwrap();
-            assert_eq!(read(dir.path(), &clocks("a", 20, 1010)).unwrap(), Known { spans: spans(), step: None });
+            assert_eq!(
+                read(dir.path(), &clocks("a", 20, 1010)).unwrap(),
+                Known { spans: spans(), step: None }
+            );
         }
     }
 

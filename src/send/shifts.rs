@@ -84,7 +84,10 @@ impl Shifts for Keeper {
                 true
             }
             Err(error) => {
-                tracing::error!("a shift's beginning cannot be marked, it is tried again: {}: {error}", name.display());
+                tracing::error!(
+                    "a shift's beginning cannot be marked, it is tried again: {}: {error}",
+                    name.display()
+                );
                 false
             }
         }

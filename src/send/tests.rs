@@ -162,7 +162,8 @@ impl Ppu {
 
     /// Begins the shift; answers with the manifest's files.
     async fn manifest(&mut self) -> Vec<OfferId> {
-        self.say(FromPpu::ShiftBegan { shift: ShiftId(1), source: None, began: Began::Ever, more: false }).await;
+        self.say(FromPpu::ShiftBegan { shift: ShiftId(1), source: None, began: Began::Ever, more: false })
+            .await;
         assert_eq!(self.hear().await, Some(FromDetector::ShiftWord { shift: ShiftId(1) }));
         assert_eq!(self.hear().await, Some(FromDetector::ManifestBegin));
         let mut offers = Vec::new();

@@ -1,9 +1,10 @@
-//! One copy from the ramdisk to a storage, as a state machine: it says what to do next and is told what came of it.
+//! One copy to a storage, as a state machine: it says what to do next and is told what came of it.
 //!
 //! Writing → written (size, identity of the source, owner, mode, time, brand) → synced → placed. The thread that drives
-//! it does the waiting.
+//! it does the waiting. What is read from another storage is written by [`Fetcher`](super::fetch::Fetcher) instead.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ppu_uring::ops::{Data, Sync, Write};
@@ -17,7 +18,7 @@ use crate::model::job::{CopyJob, CopyOutcome};
 use crate::model::path::{RelPath, printable};
 use crate::rooted::{
     Attributes, DirAttributes, FileStat, Occupied, Publication, PublishError, Published, RootError, Staged,
-    Staging, hash_content,
+    Staging, hash_content, inherit_gid,
 };
 
 /// A file up to this size is written at once.
@@ -44,8 +45,7 @@ pub(super) enum Via {
 
 /// A copy on its way.
 pub(super) struct Copy {
-    source: OwnedFd,
-    stat: FileStat,
+    source: Origin,
     staged: Staged,
     to: Fd,
     via: Via,
@@ -60,6 +60,14 @@ pub(super) struct Copy {
     in_flight: usize,
     /// Made for it before it was placed.
     new_directories: usize,
+}
+
+/// What is copied.
+enum Origin {
+    /// The landed file, as it was when it was opened.
+    Ramdisk(OwnedFd, FileStat),
+    /// Another storage's copy, which somebody else reads and writes.
+    Storage { size: u64, mtime_ns: i64 },
 }
 
 /// Why a copy does not go on as it is.
@@ -89,20 +97,40 @@ impl Copy {
     ) -> Result<Self, Setback> {
         let (source, stat, staged) = Self::open(job, settings, staging, via)?;
         let page = PAGE_BYTES as u64;
-        Ok(Self {
+        let end = if via == Via::Cache { stat.size } else { stat.size.next_multiple_of(page) };
+        Ok(Self::new(Origin::Ramdisk(source, stat), staged, via, end))
+    }
+
+    /// Makes a file in staging for what is fetched from another storage.
+    pub(super) fn begin_fetch(job: &CopyJob, staging: &Staging) -> Result<Self, Setback> {
+        if job.superseded.load(Ordering::Relaxed) {
+            return Err(CopyOutcome::Superseded.into());
+        }
+        let staged = stage(staging)?;
+        let identity = job.brand.identity;
+        let source = Origin::Storage { size: identity.size, mtime_ns: identity.mtime_ns };
+        Ok(Self::new(source, staged, Via::Cache, 0))
+    }
+
+    /// Where what is fetched goes.
+    pub(super) fn file(&self) -> Arc<OwnedFd> {
+        Arc::clone(self.staged.file())
+    }
+
+    fn new(source: Origin, staged: Staged, via: Via, end: u64) -> Self {
+        Self {
             source,
-            stat,
             to: Fd::from(staged.file().clone()),
             staged,
             via,
             mapping: None,
             spare: None,
             next: 0,
-            end: if via == Via::Cache { stat.size } else { stat.size.next_multiple_of(page) },
+            end,
             left_over: Vec::new(),
             in_flight: 0,
             new_directories: 0,
-        })
+        }
     }
 
     fn open(
@@ -118,16 +146,12 @@ impl Copy {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL => {
                 CopyOutcome::SourceLost(error.to_string())
             }
-            _ => CopyOutcome::Failed(error.to_string()),
+            errno => of_errno(errno, error.to_string()),
         })?;
         if !is_as_landed(job, &source, &stat) {
             return Err(source_changed(job).into());
         }
-        let staged = staging.stage().map_err(|error| match error.errno {
-            // Not even a new file can be made: that is no fault of this one.
-            Errno::IO => CopyOutcome::Unavailable(error.to_string()),
-            _ => of_error(&error),
-        })?;
+        let staged = stage(staging)?;
         let name = |errno| shown(staging, &job.to, "open", errno);
         if via != Via::Cache {
             rustix::fs::fcntl_setfl(staged.file(), OFlags::DIRECT)
@@ -152,7 +176,7 @@ impl Copy {
         let (at, len) = match self.left_over.pop() {
             Some(part) => part,
             None if self.next == self.end => return Ok(None),
-            None => (self.next, self.via.piece_bytes(self.stat.size).min(self.end - self.next)),
+            None => (self.next, self.via.piece_bytes(self.source.size()).min(self.end - self.next)),
         };
         let (data, start) = match self.via {
             Via::Mapping => (Data::Mapped(self.mapping(job, staging)?), at as usize),
@@ -210,15 +234,20 @@ impl Copy {
     ) -> Result<Op, Setback> {
         let end =
             |operation, errno| Setback::from(of_errno(errno, shown(staging, &job.to, operation, errno)));
-        rustix::fs::ftruncate(self.staged.file(), self.stat.size).map_err(|errno| end("truncate", errno))?;
-        let now =
-            FileStat::of(&self.source).map_err(|errno| CopyOutcome::Failed(format!("statx: {errno}")))?;
-        if (now.size, now.ctime_ns) != (self.stat.size, self.stat.ctime_ns) {
-            return Err(source_changed(job).into());
+        rustix::fs::ftruncate(self.staged.file(), self.source.size())
+            .map_err(|errno| end("truncate", errno))?;
+        if let Origin::Ramdisk(source, stat) = &self.source {
+            let now = FileStat::of(source).map_err(|errno| CopyOutcome::Failed(format!("statx: {errno}")))?;
+            if (now.size, now.ctime_ns) != (stat.size, stat.ctime_ns) {
+                return Err(source_changed(job).into());
+            }
         }
         let (inherited, new_directories) = inherited_gid(job, settings, staging)?;
         self.new_directories = new_directories;
-        publication(job, &self.stat, settings, inherited, |publication| {
+        if let Some(gid) = inherited {
+            inherit_gid(self.staged.file(), gid).map_err(|errno| end("chown", errno))?;
+        }
+        publication(job, self.source.mtime_ns(), settings, |publication| {
             staging.dress(&self.staged, publication)
         })
         .map_err(|error| of_error(&error))?;
@@ -244,19 +273,26 @@ impl Copy {
         settings: &Settings,
         staging: &Staging,
     ) -> Result<Published, CopyOutcome> {
-        let Self { stat, staged, new_directories, .. } = self;
+        let Self { source, staged, new_directories, .. } = self;
         let placed =
-            publication(job, &stat, settings, None, |publication| staging.place(staged, publication));
+            publication(job, source.mtime_ns(), settings, |publication| staging.place(staged, publication));
         let noted = |published: Published| {
             let new_directories = published.new_directories.max(new_directories);
             Published { new_directories, ..published }
         };
-        placed.map(noted).map_err(|error| match error {
+        placed.map(noted).map_err(|error| (error.to_string(), error)).map_err(|(error_text, error)| match error {
             PublishError::Superseded => CopyOutcome::Superseded,
             PublishError::Failed(error) => of_error(&error),
-            PublishError::Foreign { .. } => {
+            PublishError::Foreign { brand } => {
                 let at = staging.root().path().join(job.to.as_path());
-                CopyOutcome::Failed(format!("{}: {error}", shown_path(&at)))
+                let whose = match brand {
+                    Some(other) if other.shift == job.brand.shift => format!(
+                        "the name belongs to {} of detector {}, which was stored there first in this shift",
+                        other.path, other.detector
+                    ),
+                    _ => error_text,
+                };
+                CopyOutcome::Taken(format!("{}: {whose}", shown_path(&at)))
             }
         })
     }
@@ -265,8 +301,9 @@ impl Copy {
         if let Some(mapping) = &self.mapping {
             return Ok(mapping.clone());
         }
-        let len = usize::try_from(self.stat.size).unwrap_or(usize::MAX);
-        let mapping = Mapping::new(&self.source, len).map_err(|error| {
+        let Origin::Ramdisk(source, stat) = &self.source else { return Err(source_changed(job).into()) };
+        let len = usize::try_from(stat.size).unwrap_or(usize::MAX);
+        let mapping = Mapping::new(source, len).map_err(|error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::NOMEM);
             Setback::Refused(CopyOutcome::Failed(shown(staging, &job.to, "map the source of", errno)))
         })?;
@@ -275,11 +312,12 @@ impl Copy {
 
     /// Reads a piece of the source into a buffer, zeros behind the file's end.
     fn read(&mut self, job: &CopyJob, at: u64, len: u64) -> Result<AlignedBuf, Setback> {
+        let Origin::Ramdisk(source, stat) = &self.source else { return Err(source_changed(job).into()) };
         let mut buffer = self.spare.take().unwrap_or_else(|| AlignedBuf::new(BUFFER_BYTES as usize));
-        let wanted = len.min(self.stat.size - at) as usize;
+        let wanted = len.min(stat.size - at) as usize;
         let mut read = 0;
         while read < wanted {
-            match rustix::io::pread(&self.source, &mut buffer[read..wanted], at + read as u64) {
+            match rustix::io::pread(source, &mut buffer[read..wanted], at + read as u64) {
                 Ok(0) => return Err(source_changed(job).into()),
                 Ok(n) => read += n,
                 Err(Errno::INTR) => {}
@@ -295,13 +333,32 @@ impl Copy {
 
     fn write_failed(&self, job: &CopyJob, errno: Errno, staging: &Staging) -> Setback {
         let text = shown(staging, &job.to, "write", errno);
-        let truncated = || FileStat::of(&self.source).map_or(true, |now| now.size < self.stat.size);
+        let truncated = || match &self.source {
+            Origin::Ramdisk(source, stat) => FileStat::of(source).map_or(true, |now| now.size < stat.size),
+            Origin::Storage { .. } => false,
+        };
         match errno {
             Errno::FAULT if truncated() => source_changed(job).into(),
             Errno::INVAL | Errno::FAULT | Errno::OPNOTSUPP if self.via != Via::Cache => {
                 Setback::Refused(CopyOutcome::Failed(text))
             }
             _ => disk_error(errno, text),
+        }
+    }
+}
+
+impl Origin {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Ramdisk(_, stat) => stat.size,
+            Self::Storage { size, .. } => *size,
+        }
+    }
+
+    fn mtime_ns(&self) -> i64 {
+        match self {
+            Self::Ramdisk(_, stat) => stat.mtime_ns,
+            Self::Storage { mtime_ns, .. } => *mtime_ns,
         }
     }
 }
@@ -327,18 +384,17 @@ impl Via {
 
 fn publication<T>(
     job: &CopyJob,
-    stat: &FileStat,
+    mtime_ns: i64,
     settings: &Settings,
-    inherited_gid: Option<u32>,
     then: impl FnOnce(&Publication<'_>) -> T,
 ) -> T {
     then(&Publication {
         at: &job.to,
         attributes: Attributes {
             uid: settings.preserve_uid.then_some(job.uid),
-            gid: settings.preserve_gid.then_some(job.gid).or(inherited_gid),
+            gid: settings.preserve_gid.then_some(job.gid),
             mode: job.mode,
-            mtime_ns: stat.mtime_ns,
+            mtime_ns,
         },
         directories: &|path| directory_attributes(job, settings, path),
         brand: &job.brand,
@@ -382,16 +438,31 @@ fn directory_attributes(job: &CopyJob, settings: &Settings, directory: &RelPath)
             gid: settings.preserve_gid.then_some(like.gid),
             mode: like.mode,
         },
-        _ => DirAttributes { uid: None, gid: None, mode: 0o755 },
+        // Gone from the ramdisk, and its files with it: as it is made there.
+        _ => DirAttributes {
+            uid: settings.preserve_uid.then_some(job.uid),
+            gid: settings.preserve_gid.then_some(job.gid),
+            mode: 0o755,
+        },
     }
+}
+
+fn stage(staging: &Staging) -> Result<Staged, CopyOutcome> {
+    staging.stage().map_err(|error| match error.errno {
+        // Not even a new file can be made: that is no fault of this one.
+        Errno::IO => CopyOutcome::Unavailable(error.to_string()),
+        _ => of_error(&error),
+    })
 }
 
 /// It is the file that landed, with the content that was verified. A user's chmod or hard link moves the ctime as a write does; then
 /// the content decides.
 fn is_as_landed(job: &CopyJob, source: &OwnedFd, stat: &FileStat) -> bool {
-    stat.ino == job.local.ino
-        && (stat.ctime_ns == job.local.ctime_ns
-            || stat.size == job.brand.identity.size && hash_content(source) == Ok(job.brand.hash))
+    job.local().is_some_and(|local| {
+        stat.ino == local.ino
+            && (stat.ctime_ns == local.ctime_ns
+                || stat.size == job.brand.identity.size && hash_content(source) == Ok(job.brand.hash))
+    })
 }
 
 fn source_changed(job: &CopyJob) -> CopyOutcome {
@@ -399,9 +470,17 @@ fn source_changed(job: &CopyJob) -> CopyOutcome {
 }
 
 fn disk_error(errno: Errno, text: String) -> Setback {
-    match of_errno(errno, text) {
-        CopyOutcome::Failed(text) => Setback::DiskError(CopyOutcome::Failed(text)),
+    match disk_outcome(of_errno(errno, text)) {
+        outcome @ CopyOutcome::DiskError(_) => Setback::DiskError(outcome),
         other => other.into(),
+    }
+}
+
+/// Of an error in writing or syncing: what is nobody else's fault is the disk's.
+pub(super) fn disk_outcome(outcome: CopyOutcome) -> CopyOutcome {
+    match outcome {
+        CopyOutcome::Failed(text) => CopyOutcome::DiskError(text),
+        other => other,
     }
 }
 
@@ -416,6 +495,8 @@ pub(super) fn of_errno(errno: Errno, text: String) -> CopyOutcome {
         Errno::ROFS | Errno::STALE | Errno::NOTCONN | Errno::NODEV | Errno::NXIO | Errno::HOSTDOWN => {
             CopyOutcome::Unavailable(text)
         }
+        Errno::IO => CopyOutcome::DiskError(text),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => CopyOutcome::NotNow(text),
         _ => CopyOutcome::Failed(text),
     }
 }

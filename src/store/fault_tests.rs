@@ -103,7 +103,9 @@ fn every_operation_fails_once() {
                 }
                 // Only the sync of a directory, which several files may share, is not made good by itself.
                 Fault::Short | Fault::Late(_) => not.is_empty(),
-                _ => not.iter().all(|o| matches!(o, CopyOutcome::Failed(text) if text.contains("directory"))),
+                _ => not
+                    .iter()
+                    .all(|o| matches!(o, CopyOutcome::DiskError(text) if text.contains("directory"))),
             };
             assert!(expected, "{fault:?} at {nth}: {not:?}");
             stored += outcomes.len() - not.len();
@@ -197,7 +199,7 @@ fn a_failed_sync_is_answered_by_a_new_file_once() {
         let outcome = rig.store("d/a", &content(50_000));
         match outcome {
             CopyOutcome::Stored => assert!(stored),
-            CopyOutcome::Failed(reason) => {
+            CopyOutcome::DiskError(reason) => {
                 assert!(!stored && reason.contains("sync") && reason.contains("/data/d/a"), "{reason}");
                 assert!(!rig.stored("d/a").exists());
             }

@@ -1,13 +1,15 @@
-//! From the PPU's ramdisk to a storage: durable before it is called stored, and only while it is mounted.
+//! From the PPU's ramdisk, or another storage, to a storage: durable before it is called stored, and only while it is mounted.
 
 mod copy;
 mod durable;
 #[cfg(test)]
 mod fault_tests;
+mod fetch;
 pub mod mount;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 mod worker;
 pub mod writer;

@@ -43,9 +43,21 @@ impl Place {
     /// # Errors
     /// [`Unavailable`].
     pub fn open(&self) -> Result<Root, Unavailable> {
+        self.open_or(true)
+    }
+
+    /// Opens the target to read what is there; nothing is made.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub fn open_as_is(&self) -> Result<Root, Unavailable> {
+        self.open_or(false)
+    }
+
+    fn open_or(&self, make: bool) -> Result<Root, Unavailable> {
         let dir = match &self.mountpoint {
-            Some(mountpoint) => self.open_below(mountpoint)?,
-            None => self.open_unguarded()?,
+            Some(mountpoint) => self.open_below(mountpoint, make)?,
+            None => self.open_unguarded(make)?,
         };
         let root = Root::hold(dir, self.target.clone());
         self.check(&root)?;
@@ -73,7 +85,7 @@ impl Place {
     }
 
     /// The target below a mounted mountpoint, resolved from the mount's own root: it cannot miss it.
-    fn open_below(&self, mountpoint: &Path) -> Result<OwnedFd, Unavailable> {
+    fn open_below(&self, mountpoint: &Path, make: bool) -> Result<OwnedFd, Unavailable> {
         let open = |dir: &OwnedFd, name: &Path| {
             rustix::fs::openat(
                 dir,
@@ -99,7 +111,7 @@ impl Place {
         };
         for name in below {
             let next = match open(&dir, Path::new(name)) {
-                Err(Errno::NOENT) => {
+                Err(Errno::NOENT) if make => {
                     match rustix::fs::mkdirat(&dir, name, TARGET_MODE) {
                         Ok(()) | Err(Errno::EXIST) => {}
                         Err(errno) => return Err(failed("mkdir", &self.target, errno)),
@@ -120,8 +132,8 @@ impl Place {
         Ok(dir)
     }
 
-    fn open_unguarded(&self) -> Result<OwnedFd, Unavailable> {
-        if self.allow_root_fs {
+    fn open_unguarded(&self, make: bool) -> Result<OwnedFd, Unavailable> {
+        if make && self.allow_root_fs {
             std::fs::create_dir_all(&self.target)
                 .map_err(|error| Unavailable(format!("mkdir {}: {error}", shown(&self.target))))?;
         }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::mount::Place;
 use super::writer::{Settings, Writer};
 use crate::model::file_version::{Hash, Identity, StorageIndex, VersionId};
-use crate::model::job::{Brand, CopyJob, CopyOutcome, CopyReport, Local};
+use crate::model::job::{Brand, CopyJob, CopyOutcome, CopyReport, Local, Source};
 use crate::model::path::RelPath;
 use crate::model::shift::ShiftId;
 use crate::rooted::{Root, STAGING_NAME};
@@ -180,6 +180,7 @@ impl Rig {
             preserve_gid: true,
             replace_other_shift: false,
             ramdisk: Arc::new(Root::open(ramdisk.path()).unwrap()),
+            places: Arc::default(),
         };
         change(&mut settings);
         let (report, reports) = channel();
@@ -207,11 +208,12 @@ impl Rig {
         std::fs::rename(new, &at).unwrap();
         let meta = at.metadata().unwrap();
         let path = RelPath::new(to.as_bytes()).unwrap();
+        let local = Local { ino: meta.ino(), ctime_ns: meta.ctime() * 1_000_000_000 + meta.ctime_nsec() };
         CopyJob {
             version: VersionId(self.landed.fetch_add(1, Ordering::Relaxed)),
             storage: self.settings.index,
             from: RelPath::new(format!("private/{to}").as_bytes()).unwrap(),
-            local: Local { ino: meta.ino(), ctime_ns: meta.ctime() * 1_000_000_000 + meta.ctime_nsec() },
+            sources: vec![Source::Ramdisk(local)],
             to: path.clone(),
             brand: Arc::new(Brand {
                 detector: "1MF".into(),

@@ -9,7 +9,7 @@ use ppu_uring::{Choice, open_engine};
 
 use super::mount::Place;
 use super::testing::{Kind, LoopFs, PATIENCE, Rig, content};
-use crate::model::job::CopyOutcome;
+use crate::model::job::{CopyOutcome, Local, Source};
 
 const KINDS: [Kind; 2] = [Kind::Ext4, Kind::Xfs];
 const BYTES: u64 = 320 << 20;
@@ -95,7 +95,8 @@ fn mode_time_and_owner_of_files_and_directories() {
         }
         (job.uid, job.gid) = (500, 501);
         let meta = file.metadata().unwrap();
-        job.local.ctime_ns = meta.ctime() * 1_000_000_000 + meta.ctime_nsec();
+        let ctime_ns = meta.ctime() * 1_000_000_000 + meta.ctime_nsec();
+        job.sources = vec![Source::Ramdisk(Local { ino: meta.ino(), ctime_ns })];
         if !preserve {
             // A set-group-id directory that is there already: what is made in it inherits its group.
             std::fs::create_dir_all(rig.stored("")).unwrap();
@@ -210,7 +211,7 @@ fn what_somebody_else_put_there_is_set_aside() {
     assert_eq!(std::fs::read(rig.stored("d").join(&names[1])).unwrap(), b"a user's");
 
     std::fs::create_dir(rig.stored("d/dir")).unwrap();
-    let CopyOutcome::Failed(reason) = rig.store("d/dir", b"ours") else { panic!("not refused") };
+    let CopyOutcome::Taken(reason) = rig.store("d/dir", b"ours") else { panic!("not refused") };
     assert!(reason.contains("/d/dir: the name is taken"), "{reason}");
 }
 

@@ -6,14 +6,14 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use ppu_uring::ops::Sync;
-use ppu_uring::{Done, Driver, Entry, Fd, Link, Op};
+use ppu_uring::{Done, Driver, Entry, Fd, Link, Op, Waker};
 use rustix::io::Errno;
 
-use super::copy::{Copy, Setback, Via, counterpart, of_errno};
+use super::copy::{Copy, Setback, Via, counterpart, disk_outcome, of_errno};
 use super::durable::{DirPath, Durable, ToSync};
-use super::writer::{Order, Settings};
+use super::fetch::{Fetched, Fetcher};
+use super::writer::{Order, Settings, Steps};
 use crate::model::job::{CopyJob, CopyOutcome, CopyReport};
-use crate::model::path::printable;
 use crate::rooted::{Published, Replaced, STAGING_NAME, Staging, set_mtime};
 
 /// An unused storage is let go after this time, so that it can be unmounted.
@@ -26,6 +26,12 @@ pub(super) struct Worker<R> {
     queue: VecDeque<CopyJob>,
     /// In the order in which they began.
     copies: BTreeMap<u64, Active>,
+    /// Being read from other storages; none of the writer's business until they are here.
+    fetching: HashMap<u64, Active>,
+    /// Started with the first file to be fetched.
+    fetcher: Option<Fetcher>,
+    waker: Waker,
+    steps: Steps,
     mounted: Option<Mounted>,
     /// f_fsid of what was mounted last.
     last_mounted: Option<u64>,
@@ -40,7 +46,14 @@ struct Mounted {
     staging: Staging,
     via: Via,
     /// Renamed, and waiting for their directories.
-    durable: Durable<CopyJob>,
+    durable: Durable<Placed>,
+}
+
+/// A copy under its final name.
+struct Placed {
+    job: CopyJob,
+    /// What had the name before, if that was not ours: its new name.
+    set_aside: Option<Vec<u8>>,
 }
 
 struct Active {
@@ -66,7 +79,9 @@ impl<R: FnMut(CopyReport)> Worker<R> {
     pub(super) fn new(
         settings: Settings,
         driver: Box<dyn Driver>,
+        waker: Waker,
         inbox: Receiver<Order>,
+        steps: Steps,
         report: R,
     ) -> Self {
         Self {
@@ -75,6 +90,10 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             report,
             queue: VecDeque::new(),
             copies: BTreeMap::new(),
+            fetching: HashMap::new(),
+            fetcher: None,
+            waker,
+            steps,
             mounted: None,
             last_mounted: None,
             asked: HashMap::new(),
@@ -99,13 +118,16 @@ impl<R: FnMut(CopyReport)> Worker<R> {
     /// Until it is told to stop.
     fn work(&mut self) -> Result<(), EngineFailed> {
         while self.receive() {
+            self.steps.step();
+            self.take_fetched();
             self.begin();
             self.submit()?;
             let flying = self.driver.in_flight() > 0;
             if !flying && (self.in_work() > 0 || !self.queue.is_empty()) {
                 continue; // something ended or was set back: there is room for the next
             }
-            let at_most = (!flying && self.mounted.is_some()).then_some(IDLE);
+            let idle = !flying && self.fetching.is_empty();
+            let at_most = (idle && self.mounted.is_some()).then_some(IDLE);
             let since = Instant::now();
             self.driver
                 .wait(at_most)
@@ -134,7 +156,62 @@ impl<R: FnMut(CopyReport)> Worker<R> {
     fn begin(&mut self) {
         while !self.queue.is_empty() && self.in_work() < self.settings.queue_depth.max(1) && self.ready() {
             if let Some(job) = self.queue.pop_front() {
-                self.begin_copy(job, false);
+                match job.local() {
+                    Some(_) => self.begin_copy(job, false),
+                    None => self.begin_fetch(job, false),
+                }
+                self.steps.step();
+            }
+        }
+    }
+
+    /// Has a file read from another storage; how many at a time is for those to limit who order it.
+    fn begin_fetch(&mut self, job: CopyJob, second_try: bool) {
+        let Some(mounted) = &self.mounted else { return };
+        let copy = match Copy::begin_fetch(&job, &mounted.staging) {
+            Ok(copy) => copy,
+            Err(setback) => return self.set_back(job, Via::Cache, second_try, setback),
+        };
+        if self.fetcher.is_none() {
+            match Fetcher::start(&self.settings.id, self.waker.clone()) {
+                Ok(fetcher) => self.fetcher = Some(fetcher),
+                Err(error) => {
+                    let text = format!("start a thread that reads {}: {error}", job.to);
+                    return self.end(&job, CopyOutcome::NotNow(text));
+                }
+            }
+        }
+        let id = self.next_token();
+        let asked = self
+            .fetcher
+            .as_ref()
+            .is_some_and(|fetcher| fetcher.fetch(id, &job, &self.settings.places, copy.file()));
+        if asked {
+            let active = Active { job, copy, via: Via::Cache, second_try, syncing: false };
+            self.fetching.insert(id, active);
+        } else {
+            self.fetcher = None;
+            self.end(&job, CopyOutcome::NotNow("the thread that reads has ended".to_owned()));
+        }
+    }
+
+    /// What was fetched goes on as any other copy, at once: it is written already.
+    fn take_fetched(&mut self) {
+        while let Some(Fetched { id, result }) = self.fetcher.as_ref().and_then(Fetcher::fetched) {
+            // Absent: the storage went away meanwhile.
+            let Some(active) = self.fetching.remove(&id) else { continue };
+            match result {
+                Ok(()) => drop(self.copies.insert(id, active)),
+                Err(outcome @ CopyOutcome::DiskError(_)) => {
+                    let Active { job, via, second_try, copy, .. } = active;
+                    drop(copy);
+                    self.set_back(job, via, second_try, Setback::DiskError(outcome));
+                }
+                Err(outcome) => {
+                    let Active { job, copy, .. } = active;
+                    drop(copy);
+                    self.end(&job, outcome);
+                }
             }
         }
     }
@@ -242,6 +319,7 @@ impl<R: FnMut(CopyReport)> Worker<R> {
     }
 
     fn completed(&mut self, done: Done) {
+        self.steps.step();
         match self.asked.remove(&done.token) {
             Some(Asked::Write(id)) => {
                 let Op::Write(write) = done.op else { return };
@@ -273,9 +351,19 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             return;
         };
         let placed = copy.place(&job, &self.settings, &mounted.staging);
-        match placed.and_then(|published| directories(&job, published, mounted)) {
-            Ok(directories) => mounted.durable.renamed(job, directories),
-            Err(outcome) => self.end(&job, outcome),
+        let published = match placed {
+            Ok(published) => published,
+            Err(outcome) => return self.end(&job, outcome),
+        };
+        let set_aside = match &published.replaced {
+            Some(Replaced::SetAside(name)) => Some(name.clone()),
+            _ => None,
+        };
+        let directories = directories(&job, published, mounted);
+        let placed = Placed { job, set_aside };
+        match directories {
+            Ok(directories) => mounted.durable.renamed(placed, directories),
+            Err(outcome) => self.end_placed(placed, outcome),
         }
     }
 
@@ -287,15 +375,15 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             Ok(_) => {
                 let still = self.settings.place.check(mounted.staging.root());
                 let outcome = still.map_or_else(CopyOutcome::from, |()| CopyOutcome::Stored);
-                for job in ended {
-                    self.end(&job, outcome.clone());
+                for placed in ended {
+                    self.end_placed(placed, outcome.clone());
                 }
             }
             Err(error) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                for job in ended {
-                    let text = format!("sync of the directory of {}: {error}", job.to);
-                    self.end(&job, of_errno(errno, text));
+                for placed in ended {
+                    let text = format!("sync of the directory of {}: {error}", placed.job.to);
+                    self.end_placed(placed, disk_outcome(of_errno(errno, text)));
                 }
             }
         }
@@ -327,7 +415,10 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             Setback::DiskError(outcome) if second_try => self.end(&job, outcome),
             Setback::DiskError(outcome) => {
                 tracing::warn!(storage = self.settings.id, "{outcome:?}: once more, into a new file");
-                self.begin_copy(job, true);
+                match job.local() {
+                    Some(_) => self.begin_copy(job, true),
+                    None => self.begin_fetch(job, true),
+                }
             }
             Setback::Refused(outcome) => {
                 let (Some(next), Some(mounted)) = (via.next(), &mut self.mounted) else {
@@ -351,17 +442,28 @@ impl<R: FnMut(CopyReport)> Worker<R> {
     }
 
     fn abandon_work(&mut self, reason: &str) {
-        let copies = std::mem::take(&mut self.copies).into_values().map(|active| active.job);
+        let copies = std::mem::take(&mut self.copies);
+        let fetching = std::mem::take(&mut self.fetching);
+        let jobs: Vec<CopyJob> =
+            copies.into_values().chain(fetching.into_values()).map(|active| active.job).collect();
         let durable = self.mounted.take().map(|mounted| mounted.durable.into_files());
-        let jobs: Vec<CopyJob> = copies.chain(durable.into_iter().flatten()).collect();
         self.asked.clear();
         for job in jobs {
             self.end(&job, CopyOutcome::Unavailable(reason.to_owned()));
         }
+        for placed in durable.into_iter().flatten() {
+            self.end_placed(placed, CopyOutcome::Unavailable(reason.to_owned()));
+        }
     }
 
     fn end(&mut self, job: &CopyJob, outcome: CopyOutcome) {
-        (self.report)(CopyReport { version: job.version, storage: self.settings.index, outcome });
+        let (version, storage) = (job.version, self.settings.index);
+        (self.report)(CopyReport { version, storage, outcome, set_aside: None });
+    }
+
+    fn end_placed(&mut self, placed: Placed, outcome: CopyOutcome) {
+        let Placed { job, set_aside } = placed;
+        (self.report)(CopyReport { version: job.version, storage: self.settings.index, outcome, set_aside });
     }
 
     fn next_token(&mut self) -> u64 {
@@ -376,9 +478,6 @@ fn directories(
     published: Published,
     mounted: &mut Mounted,
 ) -> Result<Vec<ToSync>, CopyOutcome> {
-    if let Some(Replaced::SetAside(name)) = &published.replaced {
-        tracing::warn!("another shift's {} was renamed to {}", job.to, printable(name));
-    }
     let like = |path: &DirPath| path.as_ref().and_then(|path| counterpart(job, path));
     let parent = job.to.parent();
     let above = mounted.durable.above(parent.as_ref(), published.new_directories);

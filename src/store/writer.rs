@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -42,13 +43,20 @@ pub struct Settings {
     pub replace_other_shift: bool,
     /// Where the files are copied from.
     pub ramdisk: Arc<Root>,
+    /// Of all storages, in the order of their numbers: where files are copied from that have left the ramdisk.
+    pub places: Arc<[Place]>,
 }
 
 /// A running writer. Dropped without [`Writer::stop`], it ends by itself some time later.
 pub struct Writer {
     inlet: Inlet,
+    steps: Steps,
     ended: Receiver<()>,
 }
+
+/// What a writer's thread has done so far, counted: while it has work and the count stands still, the storage hangs.
+#[derive(Debug, Clone, Default)]
+pub struct Steps(Arc<AtomicU64>);
 
 /// Takes copies for a writer, from any thread. Never waits.
 #[derive(Debug, Clone)]
@@ -80,6 +88,8 @@ impl Writer {
         let (orders, inbox) = channel();
         let (opened, opening) = channel();
         let (end, ended) = channel();
+        let steps = Steps::default();
+        let counted = steps.clone();
         std::thread::Builder::new().name(format!("store {}", settings.id)).spawn(move || {
             // Dropped when this thread ends, however it does.
             let _end: Sender<()> = end;
@@ -97,8 +107,8 @@ impl Writer {
             };
             match open() {
                 Ok((driver, waker)) => {
-                    if opened.send(Ok(waker)).is_ok() {
-                        Worker::new(settings, driver, inbox, report).run();
+                    if opened.send(Ok(waker.clone())).is_ok() {
+                        Worker::new(settings, driver, waker, inbox, counted, report).run();
                     }
                 }
                 Err(error) => drop(opened.send(Err(error))),
@@ -106,7 +116,7 @@ impl Writer {
         })?;
         let waker =
             opening.recv().unwrap_or_else(|_| Err(io::Error::other("the writer's thread has ended")))?;
-        Ok(Self { inlet: Inlet { orders, waker }, ended })
+        Ok(Self { inlet: Inlet { orders, waker }, steps, ended })
     }
 
     /// Where copies go.
@@ -114,11 +124,27 @@ impl Writer {
         self.inlet.clone()
     }
 
+    /// Shows that the thread moves.
+    pub fn steps(&self) -> Steps {
+        self.steps.clone()
+    }
+
     /// Ends the thread; what is not stored by then is not reported. False: the storage hangs, and the thread is left
     /// to itself.
     pub fn stop(self, at_most: Duration) -> bool {
         self.inlet.send(Order::Stop);
         matches!(self.ended.recv_timeout(at_most), Err(RecvTimeoutError::Disconnected))
+    }
+}
+
+impl Steps {
+    /// So many until now.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn step(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@
 mod candidates;
 mod ignore;
 mod ramdisk;
+mod staging;
 mod tree;
 mod walk;
 mod watcher;
@@ -44,13 +45,21 @@ pub struct Settings {
     pub marks: Option<PathBuf>,
     /// How long a file that was linked in must be left alone before it is complete.
     pub quiet: Duration,
+    /// Files are released: the watch tells of what is taken into staging.
+    pub release: bool,
 }
 
 impl Settings {
     /// The usual times.
     pub fn new(ramdisk: PathBuf, ignore: Vec<String>) -> Self {
-        let (reconcile, quiet) = (Duration::from_secs(30), Duration::from_millis(500));
-        Self { ramdisk, ignore, reconcile, marks: None, quiet }
+        Self {
+            ramdisk,
+            ignore,
+            reconcile: Duration::from_secs(30),
+            marks: None,
+            quiet: Duration::from_millis(500),
+            release: false,
+        }
     }
 }
 

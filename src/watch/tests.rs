@@ -31,6 +31,8 @@ struct Rig {
     scan: u32,
     scans_ended: u32,
     closes: Vec<Vec<u8>>,
+    /// With how many closes before each.
+    marks: Vec<(u64, usize)>,
 }
 
 struct Known {
@@ -55,7 +57,16 @@ impl Rig {
         settings.quiet = QUIET;
         set(&mut settings);
         let (batches, known) = (None, BTreeMap::new());
-        let mut rig = Self { dir, watch: None, batches, known, scan: 0, scans_ended: 0, closes: Vec::new(), marks: Vec::new() };
+        let mut rig = Self {
+            dir,
+            watch: None,
+            batches,
+            known,
+            scan: 0,
+            scans_ended: 0,
+            closes: Vec::new(),
+            marks: Vec::new(),
+        };
         rig.start(settings);
         rig
     }
@@ -104,9 +115,10 @@ impl Rig {
                 let below = |path: &Vec<u8>| RelPath::new(path).unwrap().below(&directory).is_some();
                 self.known.retain(|path, _| !below(path));
             }
+            Event::Missed | Event::ClosedUnseen { .. } | Event::Taken { .. } => {}
             Event::ScanBegins => self.scan += 1,
             Event::Mark(number) => self.marks.push((number, self.closes.len())),
-            Event::Overflow => {}
+            Event::MarksLost => {}
             Event::ScanEnds => {
                 self.known.retain(|_, known| known.scan == self.scan);
                 self.scans_ended += 1;

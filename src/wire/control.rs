@@ -110,4 +110,9 @@ pub enum FromPpu {
         /// For people.
         reason: String,
     },
+    /// Had landed, and is needed again: to be offered anew.
+    Fell {
+        /// Which.
+        offers: Vec<OfferId>,
+    },
 }

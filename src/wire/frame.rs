@@ -36,7 +36,7 @@ impl Message for FromDetector {
 }
 
 impl Message for FromPpu {
-    const VARIANTS: u32 = 8;
+    const VARIANTS: u32 = 9;
 }
 
 /// Why bytes are not frames, or a message cannot be one. After an error of a [`Decoder`] its connection is of no use.
@@ -259,6 +259,7 @@ mod tests {
         assert_eq!(decode(&[5, 1, 9]), Ok(Some(FromPpu::Stored { offers: vec![OfferId(9)] })));
         assert_eq!(decode(&[6, 2]), Ok(Some(FromPpu::ClockProbe { sent_ns: 1 })));
         assert_eq!(decode(&[7, 0]), Ok(Some(FromPpu::Goodbye { reason: String::new() })));
+        assert_eq!(decode(&[8, 0]), Ok(Some(FromPpu::Fell { offers: vec![] })));
     }
 
     #[test]

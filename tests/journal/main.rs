@@ -7,4 +7,5 @@ mod crash;
 mod damage;
 mod disk;
 mod model;
+mod questions;
 mod random;

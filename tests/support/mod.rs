@@ -6,6 +6,7 @@ pub mod mount;
 pub mod oracle;
 pub mod proxy;
 pub mod rig;
+pub mod several;
 
 use std::time::{Duration, Instant};
 

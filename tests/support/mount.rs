@@ -24,9 +24,21 @@ impl Mount {
         let this = Self::empty();
         let image = this.dir.path().join("image");
         std::fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
-        run(Command::new(format!("mkfs.{kind}")).arg(if kind == "ext4" { "-qF" } else { "-qf" }).arg(&image));
+        mkfs(kind, &image);
         this.mount_image();
         this
+    }
+
+    /// As [`image`](Self::image), with the image on a tmpfs that has room for so much of it only: what does not fit is an error of the disk.
+    pub fn bad_disk(kind: &str, megabytes: u64, room_megabytes: u64) -> (Self, Mount) {
+        let backing = Self::tmpfs(&format!("size={room_megabytes}m"));
+        let this = Self::empty();
+        let image = backing.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
+        mkfs(kind, &image);
+        std::os::unix::fs::symlink(&image, this.dir.path().join("image")).unwrap();
+        this.mount_image();
+        (this, backing)
     }
 
     fn empty() -> Self {
@@ -53,6 +65,17 @@ impl Mount {
         umount2(&self.at, MntFlags::MNT_DETACH).unwrap();
     }
 
+    /// Nobody uses the image's loop device any more: it was unmounted, and nothing on it is held open.
+    pub fn is_free(&self) -> bool {
+        let image = self.dir.path().join("image").canonicalize().unwrap();
+        let devices = Command::new("losetup").arg("-j").arg(image).output().unwrap();
+        devices.stdout.is_empty()
+    }
+
+    pub fn image_path(&self) -> PathBuf {
+        self.dir.path().join("image")
+    }
+
     pub fn path(&self) -> &Path {
         &self.at
     }
@@ -62,6 +85,27 @@ impl Drop for Mount {
     fn drop(&mut self) {
         // Several mounts may be stacked here; the last attempt fails.
         while umount2(&self.at, MntFlags::MNT_DETACH).is_ok() {}
+    }
+}
+
+fn mkfs(kind: &str, image: &Path) {
+    let quiet = if kind == "ext4" { "-qF" } else { "-qf" };
+    run(Command::new(format!("mkfs.{kind}")).arg(quiet).arg(image));
+}
+
+/// A file system that takes no writes, as if its disk hung; until this is dropped.
+pub struct Frozen(PathBuf);
+
+impl Frozen {
+    pub fn new(at: &Path) -> Self {
+        run(Command::new("fsfreeze").arg("-f").arg(at));
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        run(Command::new("fsfreeze").arg("-u").arg(&self.0));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ppu_uringd::model::message::Code;
 use ppu_uringd::model::status::{Counts, StatusReport};
 
 use super::daemon::{BINARY, Daemon};
@@ -20,6 +21,8 @@ pub struct Rig {
     pub detector_ramdisks: Vec<Mount>,
     pub ppu_ramdisk: Mount,
     pub storage: Mount,
+    /// Beside the internal one, in the order of the options.
+    pub others: Vec<Mount>,
     pub dir: tempfile::TempDir,
     pub ports: Vec<u16>,
     pub options: Options,
@@ -42,8 +45,28 @@ pub struct Options {
     pub detector_extra: String,
     /// Lines for `[[storage]]`.
     pub storage_extra: String,
+    /// Further storages.
+    pub others: Vec<Other>,
     /// Where the PPU finds detector N, if not at its own port (a proxy).
     pub via: Option<u16>,
+}
+
+/// A storage beside the internal one; its name is its kind and its place: `external1`, `optional2`.
+#[derive(Clone)]
+pub struct Other {
+    /// `external` or `optional`.
+    pub kind: &'static str,
+    /// `ext4`, `xfs`, `btrfs` or `tmpfs`.
+    pub fs: &'static str,
+    pub megabytes: u64,
+    /// Lines for `[[storage]]`.
+    pub extra: String,
+}
+
+impl Other {
+    pub fn ext4(kind: &'static str, extra: &str) -> Self {
+        Self { kind, fs: "ext4", megabytes: 512, extra: extra.to_owned() }
+    }
 }
 
 impl Default for Options {
@@ -59,6 +82,7 @@ impl Default for Options {
             ppu_extra: String::new(),
             detector_extra: String::new(),
             storage_extra: String::new(),
+            others: Vec::new(),
             via: None,
         }
     }
@@ -69,10 +93,12 @@ impl Rig {
     pub fn prepare(options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("key"), "a key for tests\n").unwrap();
-        let storage = match options.storage {
-            "tmpfs" => Mount::tmpfs(&format!("size={}m", options.storage_megabytes)),
-            kind => Mount::image(kind, options.storage_megabytes),
+        let mount = |fs, megabytes| match fs {
+            "tmpfs" => Mount::tmpfs(&format!("size={megabytes}m")),
+            fs => Mount::image(fs, megabytes),
         };
+        let storage = mount(options.storage, options.storage_megabytes);
+        let others = options.others.iter().map(|other| mount(other.fs, other.megabytes)).collect();
         let rig = Self {
             detectors: (0..options.detectors).map(|_| None).collect(),
             ppu: None,
@@ -81,6 +107,7 @@ impl Rig {
                 .collect(),
             ppu_ramdisk: Mount::tmpfs(options.ppu_ramdisk),
             storage,
+            others,
             dir,
             ports: (0..options.detectors).map(|_| free_port()).collect(),
             options,
@@ -175,6 +202,15 @@ impl Rig {
         if nix::sys::statfs::statfs(storage).is_ok() {
             std::fs::create_dir_all(storage.join("data")).unwrap();
         }
+        for (n, (other, mount)) in self.options.others.iter().zip(&self.others).enumerate() {
+            let (kind, at) = (other.kind, mount.path());
+            text += &format!(
+                "[[storage]]\nid = \"{kind}{}\"\nkind = \"{kind}\"\ntarget = \"{}/data\"\nmountpoint = {at:?}\n{}\n",
+                n + 1,
+                at.display(),
+                other.extra,
+            );
+        }
         std::fs::write(self.ppu_config(), text).unwrap();
     }
 
@@ -195,9 +231,14 @@ impl Rig {
 
     /// Of the internal storage, over all shifts.
     pub fn counts(&self) -> Counts {
+        self.counts_on(0)
+    }
+
+    /// Of a storage (0 is the internal one), over all shifts.
+    pub fn counts_on(&self, storage: usize) -> Counts {
         let mut sum = Counts::default();
         for shift in self.status().map(|status| status.shifts).unwrap_or_default() {
-            let counts = &shift.storages[0].counts;
+            let counts = &shift.storages[storage].counts;
             sum.produced += counts.produced;
             sum.pending += counts.pending;
             sum.copied += counts.copied;
@@ -216,6 +257,37 @@ impl Rig {
     /// Where its files land.
     pub fn landing(&self, detector: usize) -> PathBuf {
         self.ppu_ramdisk.path().join(format!("d{detector}/{UID}_{GID}"))
+    }
+
+    /// What a command of the client says on standard output, and its exit code.
+    pub fn command(&self, arguments: &[&str]) -> (String, i32) {
+        let (command, rest) = arguments.split_first().unwrap();
+        let output = Command::new(BINARY)
+            .args([command, "--control"])
+            .arg(self.control())
+            .args(rest)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr);
+        (text, output.status.code().unwrap())
+    }
+
+    /// What a storage is, in one word of the status.
+    pub fn health(&self, storage: usize) -> String {
+        let status = self.status().expect("the daemon answers");
+        serde_json::to_value(&status.storages[storage].health).unwrap()["state"].as_str().unwrap().to_owned()
+    }
+
+    /// Codes and short texts of the messages so far.
+    pub fn messages(&self) -> Vec<(Code, String)> {
+        let told = self.status().expect("the daemon answers").messages;
+        told.into_iter().map(|told| (told.message.code, told.message.short)).collect()
+    }
+
+    /// Where a detector's files are stored on a storage; 0 is the internal one.
+    pub fn stored_on(&self, storage: usize, detector: usize) -> PathBuf {
+        let mount = if storage == 0 { &self.storage } else { &self.others[storage - 1] };
+        mount.path().join(format!("data/d{detector}/{UID}_{GID}"))
     }
 
     /// Where its files are stored.

@@ -79,7 +79,7 @@ impl Daemons {
     pub(super) fn status(&self) -> Result<StatusReport, String> {
         match query(&self.control, &Request::Status) {
             Ok(Response::Status(status)) => Ok(*status),
-            Ok(Response::Error(reason)) => Err(reason),
+            Ok(other) => Err(format!("{other:?} is no status")),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn problems(report: &StatusReport) -> Vec<Problem> {
         )));
     }
     for storage in &report.storages {
-        found.extend(of_storage(storage));
+        found.extend(of_storage(storage, report.at_ms));
     }
     for detector in &report.detectors {
         found.extend(of_detector(detector, report.at_ms));
@@ -45,7 +45,7 @@ pub(super) fn problems(report: &StatusReport) -> Vec<Problem> {
     if failed > 0 {
         let copies = count(failed, "copy");
         found.push(error(format!(
-            "{copies} failed, given up for now: see COPY_ERROR; what is not stored stays on the ramdisk"
+            "{copies} failed, given up for now: see COPY_ERROR, then `ppu-uringd retry`; what is not stored stays on the ramdisk"
         )));
     }
     if let Some(fill) = nearly_full(report.ramdisk.room) {
@@ -62,16 +62,28 @@ pub(super) fn problems(report: &StatusReport) -> Vec<Problem> {
     found
 }
 
-fn of_storage(storage: &Storage) -> Option<Problem> {
+fn of_storage(storage: &Storage, now_ms: i64) -> Option<Problem> {
     let Storage { id, pending, .. } = storage;
     let pending = count(*pending, "file");
+    let since = storage
+        .since_ms
+        .map_or(String::new(), |since| format!(" for {}", duration(now_ms.saturating_sub(since))));
     match &storage.health {
         Health::Ok => None,
-        Health::Unavailable { reason } => {
-            Some(error(format!("storage {id} unavailable: {reason}. {pending} pending; resumes by itself")))
-        }
-        Health::Full { reason } => {
-            Some(error(format!("storage {id} full: {reason}. {pending} pending; resumes when there is room")))
+        Health::Unavailable { reason } => Some(error(format!(
+            "storage {id} unavailable{since}: {reason}. {pending} pending; resumes by itself"
+        ))),
+        Health::Full { reason } => Some(error(format!(
+            "storage {id} full{since}: {reason}. {pending} pending; resumes when there is room"
+        ))),
+        Health::Quarantined { reason } => Some(error(format!(
+            "storage {id} gives disk errors{since}: {reason}. {pending} pending; it is tried now and then: see dmesg, replace the disk"
+        ))),
+        Health::Hung { reason } => Some(error(format!(
+            "storage {id} hangs: {reason}. {pending} pending; resumes by itself when it answers: see dmesg, the disk, the file server"
+        ))),
+        Health::Slow { reason } => {
+            Some(warning(format!("storage {id} does not keep up: {reason}. {pending} pending")))
         }
     }
 }

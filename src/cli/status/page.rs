@@ -62,7 +62,7 @@ fn attention(report: &StatusReport, paint: Paint) -> String {
 }
 
 const DETECTOR_HEAD: &[&str] =
-    &["DETECTOR", "LINK", "ADDRESS", ">BACKLOG", ">LANDED", ">RATE", ">CLOCK", ">DAMAGED"];
+    &["DETECTOR", "LINK", "ADDRESS", ">BACKLOG", ">LANDED", ">RELEASED", ">RATE", ">CLOCK", ">DAMAGED"];
 
 fn detector_row(detector: &Detector, paint: Paint) -> Vec<Cell> {
     let link = match &detector.link.state {
@@ -77,6 +77,7 @@ fn detector_row(detector: &Detector, paint: Paint) -> Vec<Cell> {
         detector.address.as_str().into(),
         amount(detector.backlog).into(),
         amount(detector.landed).into(),
+        amount(detector.released).into(),
         format!("{:.0}/s, {}", detector.rate.files_per_s, bytes_per_s(detector.rate.bytes_per_s)).into(),
         clock.into(),
         detector.integrity_errors.into(),
@@ -90,19 +91,23 @@ fn amount(amount: Amount) -> String {
     }
 }
 
-const STORAGE_HEAD: &[&str] = &["STORAGE", "KIND", "HEALTH", "TARGET", ">IN FLIGHT", ">PENDING"];
+const STORAGE_HEAD: &[&str] = &["STORAGE", "KIND", "HEALTH", "TARGET", ">RATE", ">IN FLIGHT", ">PENDING"];
 
 fn storage_row(storage: &Storage, paint: Paint) -> Vec<Cell> {
     let health = match &storage.health {
         Health::Ok => paint.green("ok"),
         Health::Unavailable { .. } => paint.red("unavailable"),
         Health::Full { .. } => paint.red("full"),
+        Health::Slow { .. } => paint.yellow("slow"),
+        Health::Quarantined { .. } => paint.red("quarantined"),
+        Health::Hung { .. } => paint.red("hung"),
     };
     vec![
         storage.id.as_str().into(),
         storage.kind.as_str().into(),
         health,
         storage.target.as_str().into(),
+        format!("{:.0}/s, {}", storage.rate.files_per_s, bytes_per_s(storage.rate.bytes_per_s)).into(),
         storage.in_flight.into(),
         storage.pending.into(),
     ]

@@ -16,7 +16,9 @@
 //! Of one path there is never more than one version on offer; what happens to the file meanwhile is kept in [`Since`].
 
 mod backlog;
+mod event;
 mod files;
+mod release;
 mod session;
 mod shifts;
 #[cfg(test)]
@@ -27,14 +29,17 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use backlog::Backlog;
+pub use event::{Counts, Event, Word};
 use files::{Files, Slot};
+pub use release::RELEASES_MAX;
+use release::Releases;
 use session::Session;
-pub use shifts::{Announced, KnownSpan, Moment};
 use shifts::Attribution;
+pub use shifts::{Announced, KnownSpan, Moment};
 use timeline::{Place, Timeline};
 
-use super::file_version::{Identity, OfferId, TransferId};
-use super::offer::{Decline, Offered, Withdrawal};
+use super::file_version::{Identity, OfferId};
+use super::offer::Withdrawal;
 use super::path::RelPath;
 use super::shift::ShiftId;
 
@@ -43,71 +48,6 @@ use super::shift::ShiftId;
 pub const VANISH_GRACE: Duration = Duration::from_secs(1);
 /// Most vanished files that are remembered until a PPU can be told, so that a long absence cannot exhaust the memory.
 pub const GHOSTS_MAX: usize = 1 << 20;
-
-/// What the watch sees. Paths are below the ramdisk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A regular file was closed after writing, moved in or linked in.
-    Closed {
-        /// Its name.
-        path: RelPath,
-        /// As it was looked at right after.
-        identity: Identity,
-        /// When it was seen.
-        at: Instant,
-    },
-    /// A scan met a regular file.
-    Found {
-        /// Its name.
-        path: RelPath,
-        /// As it was met.
-        identity: Identity,
-        /// When it was closed, as far as its ctime tells.
-        at: Instant,
-    },
-    /// The name is no more.
-    Gone {
-        /// Which.
-        path: RelPath,
-    },
-    /// A directory and all that was below it is no more, at least not under this name.
-    GoneBelow {
-        /// Which.
-        directory: RelPath,
-    },
-    /// From here on every file that there is will be met, or seen in another event.
-    ScanBegins,
-    /// What was neither met nor seen since the scan began is gone.
-    ScanEnds,
-    /// The kernel dropped events: a scan follows.
-    Overflow,
-    /// The queue has come to this mark: what follows happened after the mark was made.
-    Mark(u64),
-}
-
-/// What is to be said to the PPU, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in wire::control::FromDetector")]
-pub enum Word {
-    ShiftWord(ShiftId),
-    ManifestBegin,
-    Offer(Vec<Offered>),
-    ManifestEnd,
-    Withdrawn(OfferId, Withdrawal),
-    Declined(TransferId, Decline),
-    Gone(Vec<OfferId>),
-}
-
-/// How much there is of what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Files that the catalog knows.
-    pub files: usize,
-    /// To be offered in this session, or once there is one.
-    pub backlog_files: u64,
-    /// Their bytes.
-    pub backlog_bytes: u64,
-}
 
 /// See the module.
 pub struct Catalog {
@@ -128,6 +68,7 @@ pub struct Catalog {
     /// A scan has been completed: the catalog names every file.
     complete: bool,
     session: Option<Session>,
+    releases: Releases,
 }
 
 struct ShiftPlace {
@@ -165,6 +106,8 @@ struct Entry {
     landed: bool,
     /// No later write can leave the identity equal.
     settled: bool,
+    /// The PPU has it on its internal storage.
+    stored: bool,
 }
 
 const NO_OFFER: OfferId = OfferId(0);
@@ -226,6 +169,7 @@ impl Catalog {
             scan: 0,
             complete: false,
             session: None,
+            releases: Releases::default(),
         }
     }
 
@@ -234,16 +178,18 @@ impl Catalog {
         match event {
             Event::Closed { path, identity, at } => {
                 let at = self.us(at);
-                let shift = self.whose_close(identity.ctime_ns, at);
-                self.closed(path, identity, at, Shift { of: shift, seen: true });
+                let shift = Shift { of: self.whose_close(&identity, at), seen: true };
+                self.closed(path, identity, at, shift);
             }
+            Event::ClosedUnseen { path } => self.closed_while_leaving(&path),
+            Event::Taken { token } => self.take_is_told(token),
             Event::Found { path, identity, at } => self.found(path, identity, self.us(at)),
-            Event::Gone { path } => {
-                if let Some(slot) = self.files.find(&path) {
-                    self.gone(now, slot);
-                }
-            }
+            Event::Gone { path } => match self.files.find(&path) {
+                Some(slot) => self.gone(now, slot),
+                None => _ = self.gone_while_leaving(&path),
+            },
             Event::GoneBelow { directory } => {
+                self.moved_while_leaving(&directory);
                 self.gone_all(now, |entry| entry.path.below(&directory).is_some());
             }
             Event::ScanBegins => self.scan = self.scan.wrapping_add(1),
@@ -252,13 +198,18 @@ impl Catalog {
                 let scan = self.scan;
                 self.gone_all(now, |entry| entry.scan != scan);
             }
-            Event::Overflow => self.marks_may_be_lost(),
+            Event::Missed => {
+                self.missed();
+                self.marks_may_be_lost();
+            }
+            Event::MarksLost => self.marks_may_be_lost(),
             Event::Mark(number) => self.mark_passed(number),
         }
     }
 
-    /// Ends the grace of what has vanished.
+    /// Ends the grace of what has vanished, and waits that were too long.
     pub fn tick(&mut self, now: Instant) {
+        self.tick_releases(now);
         let now_us = self.us(now);
         while let Some(&(until, slot)) = self.vanishing.front()
             && until <= now_us
@@ -287,12 +238,17 @@ impl Catalog {
     }
 
     fn closed(&mut self, path: RelPath, identity: Identity, at: i64, shift: Shift) {
+        self.closed_while_leaving(&path);
         let Some(slot) = self.files.find(&path) else {
             return self.add(path, identity, at, true, shift);
         };
         let entry = &mut self.files[slot];
         entry.scan = self.scan;
         let changed = entry.identity != identity;
+        if !changed {
+            self.closed_under_other_names(slot, identity, at, shift);
+        }
+        let entry = &mut self.files[slot];
         match entry.state {
             State::Offered if !changed && entry.fresh => return, // it will be read after this close anyway
             State::Offered if changed => self.withdraw(slot, Withdrawal::Replaced),
@@ -320,15 +276,22 @@ impl Catalog {
         self.settle_moved(slot);
     }
 
+    /// Only the close tells of a write through a mapping, and it tells of one of the file's names.
+    fn closed_under_other_names(&mut self, slot: Slot, identity: Identity, at: i64, shift: Shift) {
+        for other in self.files.other_names(slot, &identity) {
+            match self.files[other].state {
+                State::Landed => self.renew(other, identity, at, shift),
+                State::Offered | State::Sending | State::Sent => {
+                    self.closed_while_offered(other, identity, false, at, shift);
+                }
+                State::Waiting | State::Outside | State::Open => self.files[other].fresh = true,
+                State::Vanishing(_) | State::Ghost => {}
+            }
+        }
+    }
+
     /// A stream may be reading it: the newer version waits for the end of this one.
-    fn closed_while_offered(
-        &mut self,
-        slot: Slot,
-        identity: Identity,
-        changed: bool,
-        at: i64,
-        shift: Shift,
-    ) {
+    fn closed_while_offered(&mut self, slot: Slot, identity: Identity, changed: bool, at: i64, shift: Shift) {
         let entry = &mut self.files[slot];
         entry.fresh = true;
         if matches!(entry.since, Since::Newer | Since::NewerGone) && changed {
@@ -347,16 +310,20 @@ impl Catalog {
 
     fn found(&mut self, path: RelPath, identity: Identity, at: i64) {
         let Some(slot) = self.files.find(&path) else {
-            let shift = Shift { of: self.whose_change(identity.ctime_ns), seen: false };
+            self.closed_while_leaving(&path);
+            let shift = Shift { of: self.whose_change(&identity), seen: false };
             return self.add(path, identity, at, false, shift);
         };
+        let changed = self.files[slot].identity != identity;
+        if changed {
+            self.closed_while_leaving(&path);
+        }
         let entry = &mut self.files[slot];
         entry.scan = self.scan;
-        let changed = entry.identity != identity;
         let shift = match same_content(&entry.identity, &identity) && entry.shift != NO_SHIFT {
             // A chmod or a link closes nothing.
             true => Shift { of: entry.shift, seen: entry.seen },
-            false => Shift { of: self.whose_change(identity.ctime_ns), seen: false },
+            false => Shift { of: self.whose_change(&identity), seen: false },
         };
         let entry = &mut self.files[slot];
         match entry.state {
@@ -364,8 +331,9 @@ impl Catalog {
             // Its close may have been missed.
             State::Open => self.renew(slot, identity, at, shift),
             State::Landed if changed || !entry.settled => {
+                let missed = entry.fresh;
                 self.renew(slot, identity, at, shift);
-                self.files[slot].fresh = changed;
+                self.files[slot].fresh = changed || missed;
             }
             State::Waiting | State::Outside if changed => {
                 let at = entry.closed_us;
@@ -393,6 +361,7 @@ impl Catalog {
             told: false,
             landed: false,
             settled: false,
+            stored: false,
         };
         let slot = self.files.insert(entry);
         self.wait(slot);
@@ -423,8 +392,11 @@ impl Catalog {
         }
     }
 
+    /// Out of the list that it is in, if any: it is another version now, or gone.
     fn leave_backlog(&mut self, slot: Slot) {
+        self.leave_candidates(slot);
         let entry = &mut self.files[slot];
+        entry.stored = false;
         match entry.state {
             State::Waiting => {}
             State::Ghost => self.ghosts -= 1,
@@ -442,6 +414,12 @@ impl Catalog {
     }
 
     fn gone(&mut self, now: Instant, slot: Slot) {
+        if self.is_releasing() {
+            let path = self.files[slot].path.clone();
+            if self.gone_while_leaving(&path) {
+                return;
+            }
+        }
         let entry = &mut self.files[slot];
         match entry.state {
             State::Vanishing(_) | State::Ghost => {}

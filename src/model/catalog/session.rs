@@ -42,6 +42,13 @@ pub(super) enum Manifest {
     Ended,
 }
 
+impl Session {
+    /// The file that was offered by that number, and is still.
+    pub(super) fn slot(&self, offer: OfferId) -> Option<Slot> {
+        self.offers.get(&offer).copied()
+    }
+}
+
 /// Towards the PPU.
 impl Catalog {
     /// A PPU is there.
@@ -61,6 +68,7 @@ impl Catalog {
     /// The PPU is gone: what was on offer is in the backlog again.
     pub fn session_ends(&mut self, now: Instant) {
         let Some(session) = self.session.take() else { return };
+        self.releases_without_ppu();
         for slot in session.offers.into_values() {
             let was_on_offer = self.is_on_offer(slot);
             let entry = &mut self.files[slot];
@@ -121,6 +129,32 @@ impl Catalog {
         }
     }
 
+    /// The PPU had these and has them no longer: what is still here is offered anew.
+    pub fn fell(&mut self, offers: &[OfferId]) {
+        for &offer in offers {
+            let Some(session) = &self.session else { return };
+            // Absent: the PPU has heard that it is gone, or of a newer version.
+            let Some(slot) = session.offers.get(&offer).copied() else { continue };
+            match self.files[slot].state {
+                State::Landed => {
+                    let path = self.files[slot].path.clone();
+                    self.closed_while_leaving(&path);
+                    self.forget_offer(slot);
+                    self.wait(slot);
+                }
+                // Closed again since: it will be offered in any case.
+                State::Waiting | State::Outside | State::Open => {}
+                _ => continue,
+            }
+            let entry = &mut self.files[slot];
+            entry.landed = false;
+            entry.fresh = true;
+            entry.produced = true;
+            // The PPU counts it until it is offered again.
+            entry.told = true;
+        }
+    }
+
     /// How a send ended.
     pub fn sent(&mut self, now: Instant, report: SendReport) {
         let SendReport { transfer, outcome } = report;
@@ -136,6 +170,7 @@ impl Catalog {
             (State::Landed, SendOutcome::Sent { identity, settled }) => {
                 self.files.set_identity(slot, *identity);
                 self.files[slot].settled = *settled;
+                self.consider(slot);
                 return;
             }
             _ => return,
@@ -240,9 +275,12 @@ impl Catalog {
 
     /// A new PPU has to hear of every file, also of what the one before had.
     pub(super) fn offer_everything(&mut self) {
+        self.no_candidates();
         let slots: Vec<Slot> = self.files.slots().collect();
         for slot in slots {
-            self.files[slot].offer = NO_OFFER;
+            let entry = &mut self.files[slot];
+            entry.offer = NO_OFFER;
+            entry.stored = false;
             let inside = self.source_path(slot).is_some();
             let entry = &mut self.files[slot];
             match entry.state {
@@ -279,6 +317,7 @@ impl Catalog {
                 entry.state = State::Landed;
                 entry.fresh = false;
                 entry.produced = false;
+                self.consider(slot);
             }
             (_, Since::Closed | Since::Newer) => {
                 entry.produced = since == Since::Newer;

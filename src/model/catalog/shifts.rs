@@ -13,6 +13,7 @@ use super::files::Slot;
 use super::session::Manifest;
 use super::timeline::{Edge, Place, Span, Whose};
 use super::{Catalog, Entry, NO_SHIFT, ShiftPlace, State, Word};
+use crate::model::file_version::Identity;
 use crate::model::offer::Withdrawal;
 use crate::model::path::RelPath;
 use crate::model::shift::{Began, ShiftId};
@@ -87,6 +88,8 @@ struct Pending {
     live: bool,
     /// Events before the mark are told apart by their times.
     timed: bool,
+    /// What was written after that time stamp was closed after the mark.
+    after_ns: i64,
 }
 
 /// Shifts.
@@ -149,7 +152,13 @@ impl Catalog {
         let live = !pending && self.timeline.last().is_none_or(|last| last.place != place);
         let timed = std::mem::take(&mut self.attribution.past_changed);
         if live || timed || pending {
-            self.attribution.pending.push_back(Pending { place, mark: None, live, timed });
+            self.attribution.pending.push_back(Pending {
+                place,
+                mark: None,
+                live,
+                timed,
+                after_ns: i64::MAX,
+            });
         } else {
             self.is_current(place);
         }
@@ -174,6 +183,7 @@ impl Catalog {
             if std::mem::take(&mut pending.live) {
                 self.timeline.begin(pending.place, edge);
                 self.attribution.revision += 1;
+                pending.after_ns = after.file_ns;
             }
             pending.mark = made.then_some(number);
             pending.timed |= !made;
@@ -221,17 +231,28 @@ impl Catalog {
     }
 
     /// Whose a file is whose close was seen by `at`.
-    pub(super) fn whose_close(&mut self, ctime_ns: i64, at_us: i64) -> Place {
-        if !self.attribution.pending.iter().any(|pending| pending.timed) {
-            return self.shift;
+    pub(super) fn whose_close(&mut self, identity: &Identity, at_us: i64) -> Place {
+        // A chmod moves the ctime alone.
+        let written_ns = identity.ctime_ns.min(identity.mtime_ns);
+        let pending = &self.attribution.pending;
+        if pending.iter().any(|pending| pending.timed) {
+            let whose = self.timeline.closed(written_ns, at_us);
+            return self.place_of(whose);
         }
-        let whose = self.timeline.closed(ctime_ns, at_us);
-        self.place_of(whose)
+        // Before the mark it is looked at as it is by now, which may be after the mark.
+        let later = pending.iter().rev().find(|pending| written_ns > pending.after_ns);
+        later.map_or(self.shift, |pending| pending.place)
     }
 
     /// Whose a file is that a scan has met.
-    pub(super) fn whose_change(&mut self, ctime_ns: i64) -> Place {
-        let whose = self.timeline.changed(ctime_ns);
+    pub(super) fn whose_change(&mut self, identity: &Identity) -> Place {
+        let whose = match (self.timeline.changed(identity.ctime_ns), self.timeline.changed(identity.mtime_ns))
+        {
+            // Written in one shift, and renamed, say, in a later one; or its writer has set an old time.
+            (Whose::Of(changed), Whose::Of(written)) if changed != written => Whose::Unsure(written),
+            (Whose::Of(_), Whose::Unsure(written)) => Whose::Unsure(written),
+            (changed, _) => changed,
+        };
         self.place_of(whose)
     }
 
@@ -311,16 +332,18 @@ impl Catalog {
     fn reconsidered(&mut self, slot: Slot, place: Place, edge: Edge) -> Place {
         let Entry { shift, seen, identity, closed_us, .. } = self.files[slot];
         if !seen {
-            return self.whose_change(identity.ctime_ns);
+            return self.whose_change(&identity);
         }
         let id_of = |shift: Place| self.shifts.get(shift as usize).map(|shift| shift.id);
         if id_of(shift) == Some(ShiftId::UNKNOWN) || (shift != NO_SHIFT && id_of(shift) >= id_of(place)) {
             return shift;
         }
-        if edge == Edge::EVER || identity.ctime_ns >= edge.ns.1 {
+        if edge == Edge::EVER {
             place
         } else if closed_us < edge.us.0 {
             shift
+        } else if identity.ctime_ns.min(identity.mtime_ns) >= edge.ns.1 {
+            place
         } else if shift == NO_SHIFT {
             self.unsure(place)
         } else {
@@ -329,7 +352,7 @@ impl Catalog {
     }
 
     /// An offer under another shift ends uncounted, and is made anew.
-    fn give(&mut self, slot: Slot, shift: Place) {
+    pub(super) fn give(&mut self, slot: Slot, shift: Place) {
         if self.files[slot].shift == shift {
             return;
         }

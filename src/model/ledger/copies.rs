@@ -1,74 +1,128 @@
-//! Copies from the ramdisk to the storages: order, tries, a storage's health.
+//! Copies to the storages: order, tries, and where each is read.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{CopyState, Ledger, Now, Order};
+use super::health::{Health, Trouble};
+use super::timing::Meter;
+use super::{CopyState, Ledger, Now, Order, Version};
 use crate::model::file_version::{StorageIndex, VersionId};
-use crate::model::job::{CopyJob, CopyOutcome, CopyReport};
+use crate::model::job::{CopyJob, CopyOutcome, CopyReport, Source};
 use crate::model::message::{Code, Message};
+use crate::model::path::{RelPath, printable};
 use crate::model::record::Record;
 
-/// Pause before a storage that could not be written is tried again; doubles up to [`PROBE_PAUSE_MAX`].
-const PROBE_PAUSE: Duration = Duration::from_millis(250);
-/// Short enough that a storage is in use again soon after somebody mounted it or made room.
-const PROBE_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Copies from other storages in flight to one storage, beside those from the ramdisk: should the storage that is read hang, these wait,
+/// and no others.
+const REMOTE_IN_FLIGHT: usize = 2;
+/// How many are looked at for one whose source can be read.
+const REMOTE_LOOK: usize = 64;
+/// Pause before a copy is looked at again that waits for what is not to be had at the moment.
+const LATER: Duration = Duration::from_secs(1);
 
 /// A storage, as its thread's reports show it.
 #[derive(Default)]
 pub(super) struct Storage {
     /// To be copied, oldest first.
     pub(super) ready: BTreeSet<VersionId>,
+    /// To be copied from another storage, because they are no longer on the ramdisk; oldest first.
+    remote: BTreeSet<VersionId>,
     /// To be tried again at that time.
     later: BTreeSet<(Instant, VersionId)>,
     pub(super) flying: HashMap<VersionId, Flight>,
+    /// Of the flying: from another storage.
+    remote_flying: usize,
     pub(super) health: Health,
-    probe_at: Option<Instant>,
-    probe_pause: Duration,
+    /// What is stored.
+    pub(super) meter: Meter,
 }
 
 pub(super) struct Flight {
     superseded: Arc<AtomicBool>,
     /// A newer version of the same path: copied when this one is down.
     next: Option<VersionId>,
-}
-
-/// What a storage is able to take.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Health {
-    #[default]
-    Ok,
-    Unavailable(String),
-    Full(String),
+    remote: bool,
 }
 
 impl Ledger {
     /// Gives each storage's thread the oldest copies, up to twice its queue depth so that it never waits for the next.
     pub(super) fn dispatch(&mut self, now: Now, out: &mut Vec<Order>) {
         for index in 0..self.storages.len() {
+            let at = StorageIndex(index as u16);
             let storage = &mut self.storages[index];
-            while let Some(&(at, id)) = storage.later.first()
-                && at <= now.at
+            while let Some(&(due, id)) = storage.later.first()
+                && due <= now.at
             {
                 storage.later.pop_first();
                 storage.ready.insert(id);
             }
-            let in_flight_max = match storage.probe_at {
-                None => 2 * self.settings.storages[index].queue_depth,
-                Some(at) if at <= now.at => 1,
-                Some(_) => 0,
-            };
-            while self.storages[index].flying.len() < in_flight_max
+            let usual = 2 * self.settings.storages[index].queue_depth;
+            let in_flight_max = storage.health.in_flight_max(now.at, usual);
+            while self.storages[index].local_flying() < in_flight_max
                 && let Some(id) = self.storages[index].ready.pop_first()
             {
-                self.fly(id, StorageIndex(index as u16), out);
+                self.fly(id, at, out);
+            }
+            self.dispatch_remote(now, at, in_flight_max, out);
+            let storage = &mut self.storages[index];
+            storage.health.waiting(now.at, !storage.ready.is_empty());
+        }
+    }
+
+    /// The same for what must be read from another storage.
+    fn dispatch_remote(&mut self, now: Now, at: StorageIndex, in_flight_max: usize, out: &mut Vec<Order>) {
+        let storage = &self.storages[at.index()];
+        if storage.remote.is_empty() || (in_flight_max == 1 && !storage.flying.is_empty()) {
+            return;
+        }
+        let most = REMOTE_IN_FLIGHT.min(in_flight_max);
+        let looked: Vec<VersionId> = storage.remote.iter().take(REMOTE_LOOK).copied().collect();
+        for id in looked {
+            if self.storages[at.index()].remote_flying >= most {
+                return;
+            }
+            let Some(version) = self.versions.get(id) else {
+                self.storages[at.index()].remote.remove(&id);
+                continue;
+            };
+            let sources = self.replicas(version);
+            if !sources.is_empty() {
+                self.storages[at.index()].remote.remove(&id);
+                self.take_off(id, at, sources, out);
+            } else if !version.is_durable_somewhere() {
+                // It was when it was put here; its copies are looked at anew.
+                self.storages[at.index()].remote.remove(&id);
+                self.storages[at.index()].later.insert((now.at + LATER, id));
             }
         }
     }
 
+    /// Where a version can be read but for the ramdisk: internal, external, optional; none that does not answer.
+    fn replicas(&self, version: &Version) -> Vec<Source> {
+        let rank = |index: &usize| match &self.settings.storages[*index] {
+            storage if storage.internal => 0,
+            storage if storage.external => 1,
+            _ => 2,
+        };
+        let readable = |index: &usize| {
+            version.copies[*index].state.is_durable() && !self.storages[*index].health.is_out()
+        };
+        let mut found: Vec<usize> = (0..version.copies.len()).filter(readable).collect();
+        found.sort_by_key(rank);
+        found.into_iter().map(|index| Source::Stored(StorageIndex(index as u16))).collect()
+    }
+
     fn fly(&mut self, id: VersionId, storage: StorageIndex, out: &mut Vec<Order>) {
+        let Some(version) = self.versions.get(id) else { return };
+        match version.local {
+            Some(local) => self.take_off(id, storage, vec![Source::Ramdisk(local)], out),
+            None => drop(self.storages[storage.index()].remote.insert(id)),
+        }
+    }
+
+    fn take_off(&mut self, id: VersionId, storage: StorageIndex, sources: Vec<Source>, out: &mut Vec<Order>) {
         if let Some(flying) = self.flying_on_same_path(id, storage) {
             flying.next = Some(id);
             return;
@@ -80,11 +134,12 @@ impl Ledger {
         let Some(shift) = self.shift(version.shift) else { return };
         let (Some(from), Some(to)) = self.places(version) else { return };
         let superseded = Arc::new(AtomicBool::new(false));
+        let remote = version.local.is_none();
         let job = CopyJob {
             version: id,
             storage,
             from,
-            local: version.local,
+            sources,
             to,
             brand: Arc::new(self.brand(version)),
             uid: shift.uid,
@@ -92,7 +147,9 @@ impl Ledger {
             mode: version.mode,
             superseded: Arc::clone(&superseded),
         };
-        self.storages[storage.index()].flying.insert(id, Flight { superseded, next: None });
+        let state = &mut self.storages[storage.index()];
+        state.flying.insert(id, Flight { superseded, next: None, remote });
+        state.remote_flying += usize::from(remote);
         self.set_copy(id, storage, CopyState::Flying);
         out.push(Order::Copy { storage, job });
     }
@@ -109,38 +166,91 @@ impl Ledger {
     }
 
     pub(super) fn copying(&mut self, now: Now, report: CopyReport, out: &mut Vec<Order>) {
-        let CopyReport { version: id, storage, outcome } = report;
-        let Some(flight) = self.storages[storage.index()].flying.remove(&id) else { return };
+        let CopyReport { version: id, storage, outcome, set_aside } = report;
+        let state = &mut self.storages[storage.index()];
+        let Some(flight) = state.flying.remove(&id) else { return };
+        state.remote_flying -= usize::from(flight.remote);
         if let Some(next) = flight.next {
-            self.storages[storage.index()].ready.insert(next);
+            state.ready.insert(next);
+        }
+        if let Some(name) = set_aside {
+            self.tell_set_aside(id, storage, &name, out);
         }
         let superseded = flight.superseded.load(Ordering::Relaxed);
         match outcome {
             CopyOutcome::Stored => {
-                self.storage_is_well(storage);
+                let state = &mut self.storages[storage.index()];
+                state.health.stored();
+                state.meter.note(now.at, self.versions.get(id).map_or(0, |version| version.identity.size));
                 let sequence = self.record(Record::Stored { version: id, storage }, out);
                 self.set_copy(id, storage, CopyState::Written);
                 self.journal.written.push_back((sequence, id, storage));
             }
             CopyOutcome::Superseded => {
-                self.storage_is_well(storage);
+                self.storages[storage.index()].health.well();
                 self.end_superseded(id, storage, out);
             }
             _ if superseded => self.end_superseded(id, storage, out),
             CopyOutcome::Unavailable(reason) => {
-                self.storage_is_ill(now, storage, Health::Unavailable(reason), out);
+                self.storage_is_ill(now, storage, Trouble::Unavailable(reason), out);
                 self.queue_again(id, storage);
             }
             CopyOutcome::Full(reason) => {
-                self.storage_is_ill(now, storage, Health::Full(reason), out);
+                self.storage_is_ill(now, storage, Trouble::Full(reason), out);
                 self.queue_again(id, storage);
             }
+            CopyOutcome::DiskError(reason) => self.disk_error(now, id, storage, &reason, out),
+            CopyOutcome::SourceLost(reason) if !flight.remote => {
+                self.storages[storage.index()].health.well();
+                self.ramdisk_lost(now, id, storage, &reason, out);
+            }
+            CopyOutcome::NotNow(reason) => {
+                tracing::warn!(version = id.0, "a copy has to wait: {reason}");
+                self.wait_for_later(now, id, storage);
+            }
+            CopyOutcome::Taken(reason) => {
+                self.storages[storage.index()].health.well();
+                self.give_up(id, storage, &reason, out);
+            }
             CopyOutcome::SourceLost(reason) | CopyOutcome::Failed(reason) => {
-                self.storage_is_well(storage);
+                self.storages[storage.index()].health.well();
                 self.try_again(now, id, storage, &reason, out);
             }
         }
         self.versions.forget_if_done(id);
+    }
+
+    /// The landed file is gone, or not what it was: it is read from another storage, fetched again, or given up.
+    fn ramdisk_lost(
+        &mut self,
+        now: Now,
+        id: VersionId,
+        storage: StorageIndex,
+        reason: &str,
+        out: &mut Vec<Order>,
+    ) {
+        let flies = self.storages.iter().any(|storage| storage.flying.contains_key(&id));
+        let Some(version) = self.versions.get_mut(id) else { return };
+        if version.is_durable_somewhere() {
+            version.local = None;
+            self.queue_again(id, storage);
+        } else if flies {
+            // It may soon be on that storage.
+            self.wait_for_later(now, id, storage);
+        } else if version.on_detector {
+            self.fetch_again(id, reason, out);
+        } else {
+            self.give_up(id, storage, reason, out);
+        }
+    }
+
+    /// What a storage's thread has done, or not.
+    pub(super) fn steps(&mut self, now: Now, index: StorageIndex, steps: u64, out: &mut Vec<Order>) {
+        let settings = &self.settings.storages[index.index()];
+        let storage = &mut self.storages[index.index()];
+        let busy = storage.local_flying() > 0;
+        let news = storage.health.steps(now.at, &settings.id, steps, busy, &settings.patience);
+        out.extend(news.map(Order::Tell));
     }
 
     /// The journal has it: now, and only now, these copies are *stored* (SPEC 3.4, 3.8).
@@ -191,6 +301,23 @@ impl Ledger {
         self.record(Record::Superseded { version: id, storage }, out);
     }
 
+    /// What had failed, if it had. It begins anew.
+    pub(super) fn retry_copy(&mut self, id: VersionId, storage: StorageIndex) -> bool {
+        let Some(version) = self.versions.get_mut(id) else { return false };
+        let copy = &mut version.copies[storage.index()];
+        if copy.state != CopyState::Failed {
+            return false;
+        }
+        copy.tries = 0;
+        self.queue_again(id, storage);
+        true
+    }
+
+    fn wait_for_later(&mut self, now: Now, id: VersionId, storage: StorageIndex) {
+        self.set_copy(id, storage, CopyState::Queued);
+        self.storages[storage.index()].later.insert((now.at + LATER, id));
+    }
+
     fn queue_again(&mut self, id: VersionId, storage: StorageIndex) {
         self.set_copy(id, storage, CopyState::Queued);
         self.storages[storage.index()].ready.insert(id);
@@ -224,43 +351,56 @@ impl Ledger {
         let Some(version) = self.versions.get(id) else { return };
         let tries = version.copies[storage.index()].tries;
         let (from, to) = self.places(version);
-        let text =
-            |path: Option<crate::model::path::RelPath>| path.map_or(String::new(), |path| path.to_string());
+        let text = |path: Option<RelPath>| path.map_or(String::new(), |path| path.to_string());
         let storage_id = &self.settings.storages[storage.index()].id;
         let short = format!("{}:{storage_id}/{}", text(from), text(to));
         let long = format!(
-            "{} could not be copied to storage {storage_id}: {reason}. It stays on the ramdisk and in the journal; it is queued \
-             again when the daemon starts.",
+            "{} could not be copied to storage {storage_id}: {reason}. It stays on the ramdisk and in the journal; `ppu-uringd retry` \
+             queues it again, and so does the next start.",
             version.path
         );
         out.push(Order::Tell(Message::new(Code::CopyError, short, long)));
         self.record(Record::CopyFailed { version: id, storage, tries, error: reason.to_owned() }, out);
     }
 
-    fn storage_is_well(&mut self, storage: StorageIndex) {
-        let storage = &mut self.storages[storage.index()];
-        storage.health = Health::Ok;
-        storage.probe_at = None;
-        storage.probe_pause = Duration::ZERO;
+    /// SPEC 2.5.
+    fn tell_set_aside(&self, id: VersionId, storage: StorageIndex, name: &[u8], out: &mut Vec<Order>) {
+        let Some((_, Some(to))) = self.versions.get(id).map(|version| self.places(version)) else { return };
+        let storage = &self.settings.storages[storage.index()].id;
+        let long = format!(
+            "On storage {storage}, another shift's (or somebody's own) file had the name {to}: it is now {} in the same directory. Nothing \
+             is lost; whoever looks for it should know its new name.",
+            printable(name)
+        );
+        out.push(Order::Tell(Message::new(Code::FileReplaced, to.to_string(), long)));
     }
 
-    fn storage_is_ill(&mut self, now: Now, index: StorageIndex, health: Health, out: &mut Vec<Order>) {
+    fn storage_is_ill(&mut self, now: Now, index: StorageIndex, trouble: Trouble, out: &mut Vec<Order>) {
         let id = &self.settings.storages[index.index()].id;
+        let news = self.storages[index.index()].health.ill(now.at, id, trouble);
+        out.extend(news.map(Order::Tell));
+    }
+
+    fn disk_error(
+        &mut self,
+        now: Now,
+        id: VersionId,
+        index: StorageIndex,
+        reason: &str,
+        out: &mut Vec<Order>,
+    ) {
+        let settings = &self.settings.storages[index.index()];
         let storage = &mut self.storages[index.index()];
-        if storage.health == Health::Ok {
-            let (code, what, reason) = match &health {
-                Health::Full(reason) => (Code::DiskOverflow, "is full", reason),
-                Health::Unavailable(reason) => (Code::StorageUnavailable, "cannot be written", reason),
-                Health::Ok => return,
-            };
-            let long = format!(
-                "Storage {id} {what}: {reason}. Its files stay pending and are copied by themselves when it is back."
-            );
-            out.push(Order::Tell(Message::new(code, &**id, long)));
+        match storage.health.disk_error(now.at, &settings.id, reason, &settings.patience) {
+            Err(()) => self.try_again(now, id, index, reason, out),
+            Ok(news) => {
+                out.extend(news.map(Order::Tell));
+                // Other files are tried before it: this one may be what the disk fails at.
+                let pause = LATER.max(2 * storage.health.probe_pause());
+                self.set_copy(id, index, CopyState::Queued);
+                self.storages[index.index()].later.insert((now.at + pause, id));
+            }
         }
-        storage.health = health;
-        storage.probe_pause = (storage.probe_pause * 2).clamp(PROBE_PAUSE, PROBE_PAUSE_MAX);
-        storage.probe_at = Some(now.at + storage.probe_pause);
     }
 
     /// The one place where a copy changes its state, so that the tallies always add up.
@@ -271,5 +411,12 @@ impl Ledger {
         *tally.of(copy.state) -= 1;
         *tally.of(state) += 1;
         copy.state = state;
+    }
+}
+
+impl Storage {
+    /// Copies in flight that need no other storage.
+    fn local_flying(&self) -> usize {
+        self.flying.len() - self.remote_flying
     }
 }

@@ -7,6 +7,7 @@ use super::shifts::Awaited;
 use super::{Copy, Session, Version};
 use crate::model::file_version::{Hash, Identity, OfferId, VersionId};
 use crate::model::offer::{Heartbeat, Withdrawal};
+use crate::model::pacing::Pace;
 use crate::model::path::RelPath;
 use crate::model::shift::ShiftId;
 
@@ -30,10 +31,13 @@ pub(super) struct Detector {
     /// Versions known to exist that no session has offered yet: offered to the session before, or fallen from the ramdisk
     /// before they were stored.
     pub(super) unresolved: HashMap<RelPath, Unresolved>,
+    /// Landed versions of this session that are to be fetched again.
+    pub(super) fell: HashMap<OfferId, RelPath>,
     pub(super) manifest: u64,
     pub(super) wanted_files: u64,
     pub(super) wanted_bytes: u64,
     pub(super) blocked_since: Option<Instant>,
+    pub(super) pace: Pace,
     pub(super) counters: Counters,
     /// For people.
     pub(super) last_error: Option<String>,
@@ -71,6 +75,8 @@ pub(super) struct Offer {
     /// Said while it was wanted; counts if the transfer brings nothing.
     pub(super) withdrawn: Option<Withdrawal>,
     pub(super) told: bool,
+    /// See [`LandJob::replace_past`](crate::model::job::LandJob).
+    pub(super) replace_past: bool,
 }
 
 impl Detector {
@@ -84,6 +90,11 @@ impl Detector {
 
     pub(super) fn files_without_room(&self) -> u64 {
         if self.blocked_since.is_some() { self.waiting.len() as u64 } else { 0 }
+    }
+
+    /// Nothing is closed there and not landed, as far as its last word goes.
+    pub(super) fn backlog_is_empty(&self) -> bool {
+        self.offers.is_empty() && self.beat.backlog_files == 0
     }
 
     pub(super) fn unlink_offer(&mut self, version: &mut Version) {

@@ -110,6 +110,13 @@ pub enum Fact {
     Landing(LandReport),
     /// A copy's end.
     Copying(CopyReport),
+    /// Of a storage's thread, now and then.
+    Steps {
+        /// Which storage.
+        storage: StorageIndex,
+        /// How many steps it has made since its start: while it has work and makes none, it hangs.
+        steps: u64,
+    },
     /// The journal has everything up to and with this record.
     Committed {
         /// Number of the last record.
@@ -160,6 +167,13 @@ pub enum Order {
     },
     /// Tell a detector that these are safe on the internal storage.
     AckStored {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Which offers.
+        offers: Vec<OfferId>,
+    },
+    /// Tell a detector that these are needed again: they had landed, and were taken from the ramdisk before they were stored.
+    Fell {
         /// Which detector.
         detector: DetectorIndex,
         /// Which offers.

@@ -15,9 +15,12 @@
 mod copies;
 mod detector;
 mod fact;
+mod fallen;
+mod health;
 mod landings;
 mod offers;
 mod report;
+mod retry;
 mod room;
 mod shifts;
 mod tally;
@@ -34,7 +37,9 @@ use std::time::{Duration, Instant};
 use self::copies::Storage;
 use self::detector::Detector;
 pub use self::fact::{Fact, Now, Order, Session, Space};
+pub use self::health::Patience;
 use self::landings::Transfer;
+pub use self::retry::{Place as RetryPlace, Retried, Selection};
 use self::room::Room;
 use self::shifts::Starting;
 pub use self::shifts::WORD_WAIT;
@@ -46,6 +51,7 @@ pub use self::versions::{Copy, CopyState, Version};
 use super::file_version::{DetectorIndex, StorageIndex, TransferId, VersionId};
 use super::job::{Brand, Local};
 use super::message::{Code, Message};
+use super::pacing::{Pace, Pauses};
 use super::path::RelPath;
 use super::record::Record;
 use super::shift::{Shift, ShiftId};
@@ -70,6 +76,8 @@ pub struct DetectorSettings {
     pub id: Arc<str>,
     /// As configured, for the status.
     pub address: String,
+    /// In which it is left in peace.
+    pub pauses: Pauses,
 }
 
 /// See [`Settings`].
@@ -79,6 +87,8 @@ pub struct StorageSettings {
     pub id: Arc<str>,
     /// The one storage whose copy makes a file safe.
     pub internal: bool,
+    /// The one storage that may hold what the internal one no longer does.
+    pub external: bool,
     /// Copies in flight.
     pub queue_depth: usize,
     /// Tries of a copy before it counts as failed.
@@ -87,6 +97,8 @@ pub struct StorageSettings {
     pub retry_pause: Duration,
     /// Longest such pause.
     pub retry_pause_max: Duration,
+    /// How long things may take there.
+    pub patience: Patience,
 }
 
 /// See the module.
@@ -127,7 +139,11 @@ impl Ledger {
             current,
             starting: VecDeque::new(),
             begins: HashMap::new(),
-            detectors: settings.detectors.iter().map(|_| Detector::default()).collect(),
+            detectors: settings
+                .detectors
+                .iter()
+                .map(|detector| Detector { pace: Pace::new(detector.pauses), ..Detector::default() })
+                .collect(),
             storages: settings.storages.iter().map(|_| Storage::default()).collect(),
             versions: Versions::default(),
             transfers: HashMap::new(),
@@ -158,6 +174,7 @@ impl Ledger {
             Fact::ShiftWord { detector, shift } => self.shift_word(now, detector, shift, out),
             Fact::Landing(report) => self.landing(now, report, out),
             Fact::Copying(report) => self.copying(now, report, out),
+            Fact::Steps { storage, steps } => self.steps(now, storage, steps, out),
             Fact::Committed { up_to } => self.committed(now, up_to, out),
             Fact::JournalTrouble(trouble) => self.journal_trouble(trouble, out),
             Fact::Space(space) => self.room.sample(space),
@@ -245,20 +262,18 @@ impl Ledger {
     }
 
     /// A live version that the journal remembers. `local` is its file on the ramdisk, if that is still there untouched.
-    /// Where it is not and a copy is pending, the version will be asked for again, or counts as lost when its detector's manifest
-    /// does not name it. Versions come in the order of their numbers.
+    /// Where it is not and a copy is pending, that is made from another storage; where none has it, the version will be asked for again,
+    /// or counts as lost when its detector's manifest does not name it. Versions come in the order of their numbers.
     pub fn restore(&mut self, id: VersionId, mut version: Version, local: Option<Local>) {
         if version.on_detector
             && let Some(older) = self.versions.newest(version.detector, &version.path)
         {
             self.versions.retire(older);
         }
-        match local {
-            Some(local) => version.local = local,
-            None if version.copies.iter().any(|copy| !copy.state.is_final()) => {
-                return self.fall(id, version);
-            }
-            None => {}
+        version.local = local;
+        let open = version.copies.iter().any(|copy| !copy.state.is_final());
+        if local.is_none() && open && !version.is_durable_somewhere() {
+            return self.fall(id, version);
         }
         for (storage, copy) in version.copies.iter_mut().enumerate() {
             if !copy.state.is_final() {
@@ -269,6 +284,12 @@ impl Ledger {
             }
         }
         self.versions.insert_with(id, version);
+    }
+
+    /// The newest version under a brand's path is what the brand speaks of.
+    pub fn knows(&self, detector: DetectorIndex, brand: &Brand) -> bool {
+        let known = self.versions.newest(detector, &brand.path).and_then(|id| self.versions.get(id));
+        known.is_some_and(|v| v.hash == brand.hash && v.shift == brand.shift)
     }
 
     /// A branded file at `at` on the ramdisk, which the journal may not know: it landed right before a crash, or the journal was
@@ -284,8 +305,7 @@ impl Ledger {
         local: Local,
         out: &mut Vec<Order>,
     ) -> bool {
-        let known = self.versions.newest(detector, &brand.path).and_then(|id| self.versions.get(id));
-        if known.is_some_and(|v| v.hash == brand.hash && v.shift == brand.shift) {
+        if self.knows(detector, &brand) {
             return false;
         }
         let version = Version {
@@ -296,7 +316,7 @@ impl Ledger {
             settled: brand.settled,
             hash: brand.hash,
             mode,
-            local,
+            local: Some(local),
             offer: None,
             on_detector: true,
             seen: 0,

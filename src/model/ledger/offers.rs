@@ -1,11 +1,10 @@
 //! Detectors' sessions: what they offer, what is asked for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::detector::{Link, Offer, Unresolved};
-use super::{Copy, Ledger, Now, Order, Session, Version};
-use crate::model::file_version::{DetectorIndex, Identity, OfferId, StorageIndex, TransferId, VersionId};
+use super::{Ledger, Now, Order, Session, Version};
+use crate::model::file_version::{DetectorIndex, Identity, OfferId, TransferId, VersionId};
 use crate::model::message::{Code, Message};
 use crate::model::offer::{Decline, OFFER_WINDOW, Offered, Withdrawal};
 use crate::model::path::RelPath;
@@ -75,6 +74,7 @@ impl Ledger {
         }
         state.waiting.clear();
         state.later.clear();
+        state.fell.clear();
         (state.wanted_files, state.wanted_bytes) = (0, 0);
         state.beat.backlog_files = 0;
         state.beat.backlog_bytes = 0;
@@ -180,6 +180,7 @@ impl Ledger {
                 wanted: false,
                 withdrawn: None,
                 told: false,
+                replace_past: false,
             };
             state.waiting.insert(file.offer);
             state.offers.insert(file.offer, offer);
@@ -359,6 +360,7 @@ impl Ledger {
             if let Some(id) = self.detectors[detector.index()].landed.remove(offer) {
                 self.leave_detector(id, out);
             }
+            self.gone_for_good(detector, *offer, out);
         }
     }
 
@@ -388,37 +390,13 @@ impl Ledger {
         self.record(Record::Lost { detector, shift, path, identity }, out);
     }
 
-    /// As [`lose`](Self::lose), of a version that had landed once.
-    fn lose_fallen(
-        &mut self,
-        detector: DetectorIndex,
-        shift: ShiftId,
-        path: &RelPath,
-        version: VersionId,
-        copies: &[Copy],
-        out: &mut Vec<Order>,
-    ) {
-        for (storage, _) in copies.iter().enumerate().filter(|(_, copy)| !copy.state.is_final()) {
-            self.tallies.at(shift, StorageIndex(storage as u16)).lost += 1;
-        }
-        self.tell_lost(detector, path, out);
-        self.record(Record::LostVersion { version }, out);
-    }
-
-    fn tell_lost(&self, detector: DetectorIndex, path: &RelPath, out: &mut Vec<Order>) {
+    pub(super) fn tell_lost(&self, detector: DetectorIndex, path: &RelPath, out: &mut Vec<Order>) {
         let id = &self.settings.detectors[detector.index()].id;
         let long = format!(
             "{path} vanished from detector {id} before it was safe on the PPU. Something removes files there: nothing but \
              ppu-uringd should."
         );
         out.push(Order::Tell(Message::new(Code::DataLost, path.to_string(), long)));
-    }
-
-    /// A restored version's ramdisk file is gone though a copy is pending: to be fetched again.
-    pub(super) fn fall(&mut self, id: VersionId, version: Version) {
-        let Version { detector, shift, path, identity, copies, .. } = version;
-        let unresolved = Unresolved { shift, identity, fallen: Some((id, copies)) };
-        self.detectors[detector.index()].unresolved.insert(path, unresolved);
     }
 }
 

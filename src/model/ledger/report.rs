@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
-use super::copies::Health as StorageHealth;
 use super::detector::{Link as DetectorLink, Offer};
+use super::health::{Condition, Trouble};
 use super::{Ledger, Now};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::shift::ShiftId;
@@ -38,7 +38,7 @@ impl Ledger {
                 Some(reason) => Journal::Error { reason: reason.clone() },
             },
             detectors: (0..self.detectors.len()).map(|d| self.report_detector(now, d)).collect(),
-            storages: (0..self.storages.len()).map(|s| self.report_storage(s)).collect(),
+            storages: (0..self.storages.len()).map(|s| self.report_storage(now, s)).collect(),
             shifts: self.report_shifts(),
             latency: Latency {
                 visible: percentiles(self.timing.visible.as_ref()),
@@ -84,24 +84,46 @@ impl Ledger {
             clock_offset_ms: state.clock_offset_ns.map(|ns| ns as f64 / 1e6),
             integrity_errors: state.counters.integrity_errors,
             skipped: beat.skipped,
+            released: Amount { files: beat.released_files, bytes: beat.released_bytes },
             ramdisk: Room { total_bytes: beat.ramdisk_total, free_bytes: beat.ramdisk_free },
             last_error: state.last_error.clone(),
         }
     }
 
-    fn report_storage(&self, index: usize) -> Storage {
+    fn report_storage(&self, now: Now, index: usize) -> Storage {
+        let settings = &self.settings.storages[index];
         let state = &self.storages[index];
+        let pending = self.tallies.pending(StorageIndex(index as u16));
+        let (files_per_s, bytes_per_s) = state.meter.rate(now.at);
+        let (condition, since) = state.health.condition(now.at, &settings.patience);
+        let seconds = since.map_or(0, |since| now.at.saturating_duration_since(since).as_secs());
+        let health = match condition {
+            Condition::Ok => Health::Ok,
+            Condition::Slow => Health::Slow {
+                reason: format!(
+                    "for {seconds} s more has come than it stores ({files_per_s:.0} files/s, {:.0} MB/s)",
+                    bytes_per_s / 1e6
+                ),
+            },
+            Condition::Hung => Health::Hung { reason: format!("it has not answered for {seconds} s") },
+            Condition::Trouble(Trouble::Unavailable(reason)) => {
+                Health::Unavailable { reason: reason.clone() }
+            }
+            Condition::Trouble(Trouble::Full(reason)) => Health::Full { reason: reason.clone() },
+            Condition::Trouble(Trouble::Quarantined(reason)) => {
+                Health::Quarantined { reason: reason.clone() }
+            }
+        };
+        let since_ms = since.map(|at| now.wall_ms - now.at.saturating_duration_since(at).as_millis() as i64);
         Storage {
-            id: self.settings.storages[index].id.to_string(),
+            id: settings.id.to_string(),
             kind: String::new(),
             target: String::new(),
-            health: match &state.health {
-                StorageHealth::Ok => Health::Ok,
-                StorageHealth::Unavailable(reason) => Health::Unavailable { reason: reason.clone() },
-                StorageHealth::Full(reason) => Health::Full { reason: reason.clone() },
-            },
+            health,
+            since_ms,
             in_flight: state.flying.len() as u64,
-            pending: self.tallies.pending(StorageIndex(index as u16)),
+            pending,
+            rate: Rate { files_per_s, bytes_per_s },
         }
     }
 

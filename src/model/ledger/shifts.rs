@@ -82,8 +82,14 @@ impl Ledger {
         self.detectors.iter().enumerate().filter(owes).map(why).collect()
     }
 
+    /// Whether the detector of that id tells this shift's files from earlier ones'; `None`: there is none.
+    pub fn word_of(&self, detector: &str, id: ShiftId) -> Option<bool> {
+        let index = self.settings.detectors.iter().position(|settings| *settings.id == *detector)?;
+        Some(self.has_word(index, id))
+    }
+
     /// The detector knows this shift, or a later one.
-    pub fn has_word(&self, detector: usize, id: ShiftId) -> bool {
+    fn has_word(&self, detector: usize, id: ShiftId) -> bool {
         self.detectors.get(detector).is_some_and(|state| state.word >= Some(id))
     }
 
@@ -129,7 +135,13 @@ impl Ledger {
     }
 
     /// A detector's word on a shift.
-    pub(super) fn shift_word(&mut self, now: Now, detector: DetectorIndex, id: ShiftId, out: &mut Vec<Order>) {
+    pub(super) fn shift_word(
+        &mut self,
+        now: Now,
+        detector: DetectorIndex,
+        id: ShiftId,
+        out: &mut Vec<Order>,
+    ) {
         let state = &mut self.detectors[detector.index()];
         let Some(awaited) = state.awaited.as_mut().filter(|awaited| awaited.shift == id) else { return };
         state.word = state.word.max(Some(id));
@@ -151,15 +163,9 @@ impl Ledger {
         later.and_then(|awaited| self.begins.get(&awaited.shift)).is_some_and(|began| closed >= *began)
     }
 
-    fn announce(
-        &self,
-        detector: DetectorIndex,
-        id: ShiftId,
-        began: Began,
-        more: bool,
-        out: &mut Vec<Order>,
-    ) {
-        let place = self.shifts.get(&id).and_then(|shift| shift.place(&self.settings.detectors[detector.index()].id));
+    fn announce(&self, detector: DetectorIndex, id: ShiftId, began: Began, more: bool, out: &mut Vec<Order>) {
+        let place =
+            self.shifts.get(&id).and_then(|shift| shift.place(&self.settings.detectors[detector.index()].id));
         let source = place.and_then(|place| place.source.clone());
         out.push(Order::AnnounceShift { detector, shift: id, source, began, more });
     }
@@ -167,7 +173,9 @@ impl Ledger {
     /// By the monotonic clock where this process saw it begin, else by its own time.
     fn age(&self, now: Now, id: ShiftId) -> Began {
         let us = match self.begins.get(&id) {
-            Some(began) => u64::try_from(now.at.saturating_duration_since(*began).as_micros()).unwrap_or(u64::MAX),
+            Some(began) => {
+                u64::try_from(now.at.saturating_duration_since(*began).as_micros()).unwrap_or(u64::MAX)
+            }
             None => u64::try_from(now.wall_ms.saturating_sub(id.0)).unwrap_or(0).saturating_mul(1000),
         };
         Began::Ago { us }

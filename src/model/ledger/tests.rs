@@ -1,6 +1,8 @@
 //! The ledger against a small world: detectors with files, a ramdisk, storages. Random events; at every step the counts add
 //! up, and when the world calms down every file's newest version is stored everywhere.
 
+mod copies;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::file_version::{Hash, Identity, OfferId};
-use crate::model::job::{CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed};
+use crate::model::job::{CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed, Source};
 use crate::model::offer::{Offered, Wanted, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::replica_path::Target;
@@ -76,6 +78,9 @@ struct World {
     produced: u64,
     content: i64,
     last_record: u64,
+    /// To be offered anew.
+    fell: Vec<(usize, u8, Identity)>,
+    told: Vec<Message>,
 }
 
 impl World {
@@ -88,15 +93,28 @@ impl World {
         });
         let shift = Shift::new(ShiftId(1), 500, 500, "$UID", places.to_vec()).unwrap();
         let settings = Settings {
-            detectors: ids.map(|id| DetectorSettings { id: id.into(), address: "fake".to_owned() }).to_vec(),
+            detectors: ids
+                .map(|id| DetectorSettings {
+                    id: id.into(),
+                    address: "fake".to_owned(),
+                    pauses: Pauses::default(),
+                })
+                .to_vec(),
             storages: (0..STORAGES)
                 .map(|s| StorageSettings {
                     id: s.to_string().into(),
                     internal: s == 0,
+                    external: s == 1,
                     queue_depth: 2,
                     copy_tries: 3,
                     retry_pause: Duration::from_millis(10),
                     retry_pause_max: Duration::from_secs(1),
+                    patience: Patience {
+                        hung_after: Duration::from_secs(10),
+                        slow_after: Duration::from_secs(30),
+                        quarantine: Duration::from_secs(1),
+                        quarantine_max: Duration::from_secs(2),
+                    },
                 })
                 .collect(),
         };
@@ -109,6 +127,8 @@ impl World {
             produced: 0,
             content: 0,
             last_record: 0,
+            fell: Vec::new(),
+            told: Vec::new(),
         };
         world.tell(Fact::Space(room(100)));
         for detector in 0..DETECTORS {
@@ -123,6 +143,9 @@ impl World {
         self.ledger.work(self.now, &mut orders);
         for order in orders {
             self.obey(order);
+        }
+        for (detector, name, identity) in std::mem::take(&mut self.fell) {
+            self.offer(detector, name, identity, true);
         }
     }
 
@@ -162,7 +185,20 @@ impl World {
                 assert_eq!(sequence, self.last_record + 1);
                 self.last_record = sequence;
             }
-            Order::AnnounceShift { .. } | Order::Tell(_) => {}
+            Order::Fell { detector, offers } => {
+                let fake = &mut self.detectors[detector.index()];
+                for offer in offers {
+                    let known = fake.landed.iter().find(|(_, landed)| landed.0 == offer);
+                    let Some((&name, &(_, identity))) = known else { continue };
+                    fake.landed.remove(&name);
+                    // Where it was closed again, the newer version is on offer already.
+                    if fake.files.get(&name) == Some(&identity) {
+                        self.fell.push((detector.index(), name, identity));
+                    }
+                }
+            }
+            Order::AnnounceShift { .. } | Order::PrepareShift(_) => {}
+            Order::Tell(message) => self.told.push(message),
         }
     }
 
@@ -217,7 +253,7 @@ impl World {
                 self.produced += 1;
                 let identity = Identity {
                     size: FILE_BYTES + u64::from(name),
-                    mtime_ns: 7,
+                    mtime_ns: self.content,
                     ino: u64::from(name),
                     ctime_ns: self.content,
                 };
@@ -282,20 +318,34 @@ impl World {
         }
         let which = which % self.copies[storage].len();
         let job = self.copies[storage].remove(which);
-        let outcome = match how % 8 {
+        let key = (job.brand.detector.clone(), job.brand.path.clone());
+        let content = job.brand.identity.ctime_ns;
+        let readable = job.sources.iter().any(|source| match source {
+            Source::Ramdisk(_) => true,
+            Source::Stored(other) => self.stored[other.index()].get(&key) == Some(&content),
+        });
+        let outcome = match how % 12 {
             0 => CopyOutcome::Unavailable("not mounted".to_owned()),
             1 => CopyOutcome::Full("full".to_owned()),
-            2 => CopyOutcome::Failed("EIO".to_owned()),
+            2 => CopyOutcome::Failed("EINVAL".to_owned()),
+            3 => CopyOutcome::DiskError("EIO".to_owned()),
+            4 => CopyOutcome::SourceLost("removed by a user".to_owned()),
+            5 if job.local().is_none() => CopyOutcome::NotNow("not mounted".to_owned()),
+            6 if how > 200 => CopyOutcome::Taken("another detector's".to_owned()),
             _ if job.superseded.load(Ordering::Relaxed) => CopyOutcome::Superseded,
+            _ if !readable => CopyOutcome::SourceLost("replaced by a newer version".to_owned()),
             _ => {
-                let key = (job.brand.detector.clone(), job.brand.path.clone());
-                let before = self.stored[storage].insert(key, job.local.ctime_ns);
-                assert!(before <= Some(job.local.ctime_ns), "an older version replaced a newer one");
+                let before = self.stored[storage].insert(key, content);
+                assert!(before <= Some(content), "an older version replaced a newer one");
                 CopyOutcome::Stored
             }
         };
+        self.copied(storage, job.version, outcome);
+    }
+
+    fn copied(&mut self, storage: usize, version: VersionId, outcome: CopyOutcome) {
         let storage = StorageIndex(storage as u16);
-        self.tell(Fact::Copying(CopyReport { version: job.version, storage, outcome }));
+        self.tell(Fact::Copying(CopyReport { version, storage, outcome, set_aside: None }));
     }
 
     /// pending + stored + failed + superseded + lost = produced, per storage (SPEC, terms).
@@ -321,7 +371,7 @@ impl World {
             }
             for storage in 0..STORAGES {
                 while !self.copies[storage].is_empty() {
-                    self.copy(storage, 7, 0);
+                    self.copy(storage, 11, 0);
                 }
             }
             self.tell(Fact::Committed { up_to: self.last_record });
@@ -367,7 +417,7 @@ fn nothing_is_stored_before_the_journal_says_so() {
     let mut world = World::new();
     world.run(Event::Close { detector: 0, name: 1 });
     world.run(Event::Land { detector: 0, how: 7 });
-    world.run(Event::Copy { storage: 0, how: 7, which: 0 });
+    world.run(Event::Copy { storage: 0, how: 11, which: 0 });
     let stored = |world: &World| world.ledger.tallies.get(ShiftId(1), StorageIndex(0)).stored;
     assert_eq!(stored(&world), 0);
     world.run(Event::Commit);
@@ -426,4 +476,31 @@ fn what_has_landed_is_not_counted_again_when_it_is_offered_again() {
     world.detectors[0].wants.clear();
     world.run(Event::Close { detector: 0, name: 1 });
     world.check();
+}
+
+#[test]
+fn pauses_hold_wants_back() {
+    let mut world = World::new();
+    let pauses = Pauses { min: Duration::from_millis(10), interrun: Duration::from_millis(500) };
+    world.ledger.detectors[0].pace = Pace::new(pauses);
+    let wait = |world: &mut World, ms| world.run(Event::Wait { ms });
+    world.run(Event::Close { detector: 0, name: 1 });
+    world.run(Event::Close { detector: 0, name: 2 });
+    world.run(Event::Close { detector: 1, name: 1 });
+    assert_eq!(world.detectors[0].wants.len(), 1, "the second waits for the next round");
+    assert_eq!(world.detectors[1].wants.len(), 1, "the other detector is left out of it");
+    assert_eq!(world.ledger.pause_ends(world.now), Some(world.now.at + pauses.min));
+    wait(&mut world, 9);
+    assert_eq!(world.detectors[0].wants.len(), 1);
+    wait(&mut world, 1);
+    assert_eq!(world.detectors[0].wants.len(), 2);
+    assert_eq!(world.ledger.pause_ends(world.now), None, "nothing waits");
+    world.run(Event::Land { detector: 0, how: 7 });
+    world.run(Event::Land { detector: 0, how: 7 });
+    wait(&mut world, 100);
+    world.run(Event::Close { detector: 0, name: 3 });
+    wait(&mut world, 399);
+    assert!(world.detectors[0].wants.is_empty(), "the run is over: quiet");
+    wait(&mut world, 1);
+    assert_eq!(world.detectors[0].wants.len(), 1);
 }

@@ -18,13 +18,21 @@ pub(super) struct Timing {
     pub(super) visible: Option<Histogram<u64>>,
     /// Close on the detector to stored, microseconds.
     pub(super) stored: Option<Histogram<u64>>,
-    arrivals: Vec<VecDeque<(Instant, u64, u64)>>,
+    arrivals: Vec<Meter>,
 }
+
+/// Files and bytes of late.
+#[derive(Default)]
+pub(super) struct Meter(VecDeque<(Instant, u64, u64)>);
 
 impl Timing {
     pub(super) fn new(detectors: usize) -> Self {
         let histogram = || Histogram::new_with_bounds(1, LONGEST_US, 2).ok();
-        Self { visible: histogram(), stored: histogram(), arrivals: vec![VecDeque::new(); detectors] }
+        Self {
+            visible: histogram(),
+            stored: histogram(),
+            arrivals: (0..detectors).map(|_| Meter::default()).collect(),
+        }
     }
 
     pub(super) fn visible(&mut self, time: Duration) {
@@ -36,8 +44,19 @@ impl Timing {
     }
 
     pub(super) fn arrived(&mut self, at: Instant, detector: DetectorIndex, bytes: u64) {
+        self.arrivals[detector.index()].note(at, bytes);
+    }
+
+    /// Files and bytes per second of late.
+    pub(super) fn rate(&self, at: Instant, detector: DetectorIndex) -> (f64, f64) {
+        self.arrivals[detector.index()].rate(at)
+    }
+}
+
+impl Meter {
+    pub(super) fn note(&mut self, at: Instant, bytes: u64) {
         const SLOT: Duration = Duration::from_millis(100);
-        let slots = &mut self.arrivals[detector.index()];
+        let slots = &mut self.0;
         match slots.back_mut() {
             Some((start, files, sum)) if at.saturating_duration_since(*start) < SLOT => {
                 *files += 1;
@@ -50,11 +69,9 @@ impl Timing {
         }
     }
 
-    /// Files and bytes per second of late.
-    pub(super) fn rate(&self, at: Instant, detector: DetectorIndex) -> (f64, f64) {
-        let recent = self.arrivals[detector.index()]
-            .iter()
-            .filter(|slot| at.saturating_duration_since(slot.0) <= RATE_TIME);
+    /// Files and bytes per second.
+    pub(super) fn rate(&self, at: Instant) -> (f64, f64) {
+        let recent = self.0.iter().filter(|slot| at.saturating_duration_since(slot.0) <= RATE_TIME);
         let (files, bytes) = recent.fold((0, 0), |(files, bytes), slot| (files + slot.1, bytes + slot.2));
         let seconds = RATE_TIME.as_secs_f64();
         (files as f64 / seconds, bytes as f64 / seconds)

@@ -28,8 +28,8 @@ pub struct Version {
     pub hash: Hash,
     /// Permission bits.
     pub mode: u32,
-    /// On the ramdisk.
-    pub local: Local,
+    /// On the ramdisk; `None`: no longer there, or not as it landed.
+    pub local: Option<Local>,
     /// The offer by which the present session knows it.
     pub offer: Option<OfferId>,
     /// The detector has this version, as far as we know.
@@ -40,6 +40,13 @@ pub struct Version {
     pub closed: Option<Instant>,
     /// One per storage.
     pub copies: Box<[Copy]>,
+}
+
+impl Version {
+    /// There is a storage that it can be read from.
+    pub(super) fn is_durable_somewhere(&self) -> bool {
+        self.copies.iter().any(|copy| copy.state.is_durable())
+    }
 }
 
 /// A version's copy on one storage.
@@ -72,6 +79,11 @@ impl CopyState {
     /// Nothing more will happen by itself, and nothing more is wished.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Stored | Self::Superseded)
+    }
+
+    /// It is on the storage, whole.
+    pub(super) fn is_durable(self) -> bool {
+        matches!(self, Self::Written | Self::Stored)
     }
 }
 
@@ -143,12 +155,17 @@ impl Versions {
     /// Forgets a version that is neither on its detector nor has a copy to make; the journal keeps its history.
     pub(super) fn forget_if_done(&mut self, id: VersionId) {
         let done = |v: &&Version| !v.on_detector && v.copies.iter().all(|copy| copy.state.is_final());
-        let Some(version) = self.get(id).filter(done) else { return };
-        let hash = self.hash(version);
+        if self.get(id).filter(done).is_some() {
+            self.remove(id);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: VersionId) -> Option<Version> {
+        let hash = self.hash(self.get(id)?);
         if let Ok(entry) = self.newest.find_entry(hash, |other| *other == id) {
             entry.remove();
         }
-        self.by_id.remove(&id);
+        self.by_id.remove(&id).map(|version| *version)
     }
 
     fn hash(&self, version: &Version) -> u64 {

@@ -1,7 +1,7 @@
-//! Asking detectors for files, as far as there is room.
+//! Asking detectors for files, as far as there is room, and no pause.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::landings::Transfer;
 use super::{Ledger, Now, Order, UNCOMMITTED_RECORDS_MAX};
@@ -24,6 +24,7 @@ const UNCLEAR_PAUSE: Duration = Duration::from_millis(20);
 /// Why a file that its detector cannot attribute is held.
 const UNKNOWN_SHIFT: &str = "in which shift it was closed cannot be told, so nobody gets it; to give it to the current shift, close it again on the \
                              detector: touch it";
+
 impl Ledger {
     /// Asks every detector in turn for one file, oldest first, until nothing more fits.
     pub(super) fn want(&mut self, now: Now, out: &mut Vec<Order>) {
@@ -36,13 +37,17 @@ impl Ledger {
                     state.waiting.insert(id);
                 }
             }
+            state.pace.backlog(now.at, state.backlog_is_empty());
         }
         if self.journal.next_sequence - self.journal.committed > UNCOMMITTED_RECORDS_MAX {
             return;
         }
         let mut wants: Vec<Vec<(Wanted, LandJob)>> = self.detectors.iter().map(|_| Vec::new()).collect();
-        let mut asking: Vec<usize> =
-            (0..self.detectors.len()).filter(|&d| !self.detectors[d].waiting.is_empty()).collect();
+        let may_be_asked = |d: &usize| {
+            let state = &self.detectors[*d];
+            !state.waiting.is_empty() && state.pace.paused_until(now.at).is_none()
+        };
+        let mut asking: Vec<usize> = (0..self.detectors.len()).filter(may_be_asked).collect();
         while !asking.is_empty() {
             asking.retain(|&d| {
                 let detector = DetectorIndex(d as u16);
@@ -55,9 +60,16 @@ impl Ledger {
         }
         for (d, wants) in wants.into_iter().enumerate() {
             if !wants.is_empty() {
+                self.detectors[d].pace.asked(now.at);
                 out.push(Order::Want { detector: DetectorIndex(d as u16), wants });
             }
         }
+    }
+
+    /// When the first pause ends that a file waits for.
+    pub fn pause_ends(&self, now: Now) -> Option<Instant> {
+        let waiting = self.detectors.iter().filter(|state| !state.waiting.is_empty());
+        waiting.filter_map(|state| state.pace.paused_until(now.at)).min()
     }
 
     fn next_fit(&mut self, now: Now, detector: DetectorIndex, out: &mut Vec<Order>) -> Option<OfferId> {
@@ -119,10 +131,12 @@ impl Ledger {
         });
         let held = match (shift, at) {
             (None, _) if offer.shift == ShiftId::UNKNOWN => Err(UNKNOWN_SHIFT),
-            (None, _) => Err("the PPU does not know its shift (was its state_dir lost?); to give it to the current shift, close it again: touch it"),
-            (Some(shift), None) if shift.place(&detector_id).is_none() => {
-                Err("its detector takes no part in the shift; `ppu-uringd shift start` begins one with all detectors")
-            }
+            (None, _) => Err(
+                "the PPU does not know its shift (was its state_dir lost?); to give it to the current shift, close it again: touch it",
+            ),
+            (Some(shift), None) if shift.place(&detector_id).is_none() => Err(
+                "its detector takes no part in the shift; `ppu-uringd shift start` begins one with all detectors",
+            ),
             (_, None) => Err("its path on the PPU would be too long"),
             _ if !self.room.could_ever_hold(offer.identity.size) => {
                 Err("it is larger than the PPU's ramdisk")
@@ -158,8 +172,8 @@ impl Ledger {
         };
         self.transfers.insert(transfer, record);
         let wanted = Wanted { transfer, offer: id, known_hash: offer.known_hash };
-        let (path, offered) = (offer.path.clone(), offer.identity);
-        Some((wanted, LandJob { detector, detector_id, shift, path, at, offered }))
+        let (path, offered, replace_past) = (offer.path.clone(), offer.identity, offer.replace_past);
+        Some((wanted, LandJob { detector, detector_id, shift, path, at, offered, replace_past }))
     }
 
     /// A want's end: gives its reservation back.

@@ -1,17 +1,28 @@
 //! The control socket: how the command line reaches a running daemon on the same machine.
 //!
 //! One JSON object a line each way, `{"v":1,"do":"status"}` and `{"v":1,"status":{…}}` or `{"v":1,"error":"…"}`; any number of
-//! requests on a connection, each answered in turn. Whoever may write to the socket may do everything: its file mode guards it.
+//! requests on a connection, each answered in turn. An answer may be several lines (progress, messages as they happen): all but the
+//! last have `"more":true`. A client that hangs up, or only stops to take its lines, ends its answer; nobody waits for it.
+//!
+//! Everybody on the machine may connect. Who it is, the kernel says (SO_PEERCRED): root and the daemon's own user may ask for
+//! everything, others only for what changes nothing or concerns what is theirs (`Request::is_for_everyone`).
 
-mod query;
+mod answer;
+mod client;
+mod conversation;
+mod inbox;
+mod peer;
+mod seats;
 mod server;
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
-
+use crate::model::shift_report::{ShiftReport, Started};
+use crate::model::shift_request::ShiftRequest;
 use crate::model::status::StatusReport;
+use serde::{Deserialize, Serialize};
 
-pub use query::{QueryError, query};
+pub use answer::Answer;
+pub use client::{Client, Heard, QueryError, query};
+pub use peer::Peer;
 pub use server::{ControlError, ControlSocket};
 
 /// Of requests and responses.
@@ -27,6 +38,29 @@ const MAX_REQUEST_BYTES: usize = 65_536;
 pub enum Request {
     /// How everything is.
     Status,
+    /// Begin a shift.
+    StartShift(ShiftRequest),
+    /// The last shifts.
+    Shifts {
+        /// How many, at most.
+        last: u64,
+    },
+    /// Queue failed copies again.
+    Retry(Which),
+    /// Read stored copies again; of a [`Which`] without paths. Answered by many lines.
+    Verify(Which),
+}
+
+/// Which stored or failed copies are meant; what is not given means all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Which {
+    /// A storage's name.
+    pub storage: Option<String>,
+    /// A shift's start.
+    pub shift: Option<String>,
+    /// Files and directories, as bytes: absolute on the ramdisk or a storage, or below a detector's source.
+    #[serde(default)]
+    pub paths: Vec<Vec<u8>>,
 }
 
 /// What the daemon answers.
@@ -35,30 +69,101 @@ pub enum Request {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<StatusReport>),
+    /// To [`Request::StartShift`]: it has begun.
+    ShiftStarted(Box<Started>),
+    /// To [`Request::Shifts`], oldest first.
+    Shifts(Vec<ShiftReport>),
+    /// To [`Request::Retry`].
+    Retried {
+        /// Copies that are queued again, each of one file to one storage.
+        copies: u64,
+        /// Their files.
+        files: u64,
+    },
+    /// To [`Request::Verify`], now and then: how far it is on one storage.
+    Verifying(Tested),
+    /// To [`Request::Verify`]: a copy that is not what was stored.
+    Finding(Finding),
+    /// To [`Request::Verify`], at its end.
+    Verified {
+        /// Each in full.
+        storages: Vec<Tested>,
+    },
     /// Why not; for people.
     Error(String),
 }
 
-/// Where a request's answer goes; the client hears that the daemon is stopping if it is dropped.
-pub type Answer = oneshot::Sender<Response>;
+/// Stored copies of one storage, read again. `files` = `same` + `elsewhere` + `damaged` + `missing` + `unreadable`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tested {
+    /// The storage's name.
+    pub storage: String,
+    /// Looked at.
+    pub files: u64,
+    /// Read.
+    pub bytes: u64,
+    /// As they were stored.
+    pub same: u64,
+    /// No longer here, as it should be: evicted or purged to the external storage, or overwritten by a later shift where that is wished.
+    pub elsewhere: u64,
+    /// Their content is another, or their names are taken.
+    pub damaged: u64,
+    /// Gone.
+    pub missing: u64,
+    /// The disk does not give them back.
+    pub unreadable: u64,
+    /// Why not all of them were looked at, for people.
+    pub incomplete: Option<String>,
+}
+
+/// A stored copy that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The storage's name.
+    pub storage: String,
+    /// The file's.
+    pub path: String,
+    /// For people.
+    pub what: String,
+}
+
+impl Tested {
+    /// What is not as it should be.
+    pub fn bad(&self) -> u64 {
+        self.damaged + self.missing + self.unreadable
+    }
+}
+
+impl Request {
+    /// Whether others than root and the daemon's own user may ask for it.
+    fn is_for_everyone(&self) -> bool {
+        match self {
+            Self::Status | Self::Shifts { .. } => true,
+            Self::StartShift(_) | Self::Retry(_) | Self::Verify(_) => false,
+        }
+    }
+}
 
 /// A line of either direction.
 #[derive(Serialize, Deserialize)]
 struct Envelope<T> {
     v: u32,
+    /// Of an answer: it goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    more: bool,
     #[serde(flatten)]
     content: T,
 }
 
 /// With its newline.
-fn line(content: impl Serialize) -> serde_json::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(&Envelope { v: CONTROL_VERSION, content })?;
+fn line(content: impl Serialize, more: bool) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Envelope { v: CONTROL_VERSION, more, content })?;
     line.push(b'\n');
     Ok(line)
 }
 
-/// The content of a line of our version. `who` sent it, for the error.
-fn parse<T: for<'a> Deserialize<'a>>(line: &[u8], who: &str) -> Result<T, String> {
+/// The content of a line of our version, and whether more of it follows. `who` sent it, for the error.
+fn parse<T: for<'a> Deserialize<'a>>(line: &[u8], who: &str) -> Result<(T, bool), String> {
     #[derive(Deserialize)]
     struct Version {
         v: u32,
@@ -70,7 +175,7 @@ fn parse<T: for<'a> Deserialize<'a>>(line: &[u8], who: &str) -> Result<T, String
             "the {who} speaks version {v} of the control protocol, not {CONTROL_VERSION}: use the same release"
         ));
     }
-    serde_json::from_slice(line).map(|Envelope { content, .. }| content).map_err(unreadable)
+    serde_json::from_slice(line).map(|Envelope { content, more, .. }| (content, more)).map_err(unreadable)
 }
 
 #[cfg(test)]

@@ -12,25 +12,19 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::{Mode, fchmod};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::query::connected;
-use super::{Answer, MAX_REQUEST_BYTES, Request, Response, line, parse};
+use super::client::connected;
+use super::conversation::{Handle, converse};
+use super::seats::Seats;
+use super::{Answer, Peer, Request, Response, line};
 
-/// Most clients at a time; a further one is told so.
-const MAX_CLIENTS: usize = 64;
-/// Owner and group may use the socket.
-const SOCKET_MODE: u32 = 0o660;
-/// Longest silence of a client between requests.
-const IDLE: Duration = Duration::from_secs(60);
-/// The ledger answers within milliseconds; a client is told if it does not.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// A client that does not take its answer is dropped.
-const WRITE_WITHIN: Duration = Duration::from_secs(5);
+/// Everybody may connect; what each may ask is another matter.
+const SOCKET_MODE: u32 = 0o666;
+/// Of the directory that is made for the socket.
+const DIRECTORY_MODE: u32 = 0o755;
 /// Out of descriptors: some will be free again soon.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -101,16 +95,26 @@ impl ControlSocket {
         })?;
         let handle: Arc<Handle> = Arc::new(handle);
         let mut clients = JoinSet::new();
+        let mut seats = Seats::default();
         loop {
             tokio::select! {
                 // Who has left no longer counts when the next one comes.
                 biased;
-                Some(_) = clients.join_next() => {}
+                Some(left) = clients.join_next() => match left {
+                    Ok(peer) => seats.leave(peer),
+                    Err(error) => tracing::error!("control socket {}: {error}", name.path.display()),
+                },
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) if clients.len() < MAX_CLIENTS => {
-                        clients.spawn(converse(stream, Arc::clone(&handle)));
-                    }
-                    Ok((stream, _)) => turn_away(&stream),
+                    Ok((stream, _)) => match welcome(&stream, &mut seats) {
+                        Ok(peer) => {
+                            let handle = Arc::clone(&handle);
+                            clients.spawn(async move {
+                                converse(stream, peer, handle).await;
+                                peer
+                            });
+                        }
+                        Err(why) => turn_away(&stream, why),
+                    },
                     Err(error) => {
                         tracing::warn!("control socket {}: accept: {error}", name.path.display());
                         sleep(ACCEPT_AGAIN).await;
@@ -121,60 +125,28 @@ impl ControlSocket {
     }
 }
 
-type Handle = dyn Fn(Request, Answer) + Send + Sync;
-
-/// Until the client leaves, or misbehaves; what it says wrong it is told.
-async fn converse(stream: UnixStream, handle: Arc<Handle>) {
-    let (reader, mut writer) = stream.into_split();
-    let mut reader = BufReader::new(reader);
-    let mut request = Vec::new();
-    loop {
-        request.clear();
-        let mut bounded = (&mut reader).take(MAX_REQUEST_BYTES as u64);
-        match timeout(IDLE, bounded.read_until(b'\n', &mut request)).await {
-            Ok(Ok(length)) if length > 0 => {}
-            _ => return,
-        }
-        let too_long = request.len() == MAX_REQUEST_BYTES && !request.ends_with(b"\n");
-        let response = match too_long {
-            true => Response::Error(format!("a request has at most {MAX_REQUEST_BYTES} bytes")),
-            false => respond(&request, &*handle).await,
-        };
-        let Ok(response) = line(response) else { return };
-        let written = timeout(WRITE_WITHIN, writer.write_all(&response)).await;
-        if too_long || !matches!(written, Ok(Ok(()))) {
-            return;
-        }
-    }
-}
-
-async fn respond(request: &[u8], handle: &Handle) -> Response {
-    let request = match parse(request, "client") {
-        Ok(request) => request,
-        Err(error) => return Response::Error(error),
-    };
-    let (answer, answered) = oneshot::channel();
-    handle(request, answer);
-    match timeout(ANSWER_WITHIN, answered).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(_)) => Response::Error("the daemon is stopping".to_owned()),
-        Err(_) => Response::Error("the daemon is busy: try again".to_owned()),
-    }
+/// Who it is, and whether there is a seat; if not, why.
+fn welcome(stream: &UnixStream, seats: &mut Seats) -> Result<Peer, String> {
+    let credentials = stream.peer_cred().map_err(|error| format!("who are you? {error}"))?;
+    let peer = Peer { uid: credentials.uid(), gid: credentials.gid() };
+    seats.take(peer).map(|()| peer)
 }
 
 /// A new socket's buffer has room for a line; if not, the client only learns less.
-fn turn_away(stream: &UnixStream) {
-    let response = Response::Error(format!("{MAX_CLIENTS} clients are connected already: try again"));
-    if let Ok(line) = line(response) {
+fn turn_away(stream: &UnixStream, why: String) {
+    if let Ok(line) = line(Response::Error(why), false) {
         _ = stream.try_write(&line);
     }
 }
 
 /// One level only: a longer path that does not exist is a mistake.
 fn make_directory(path: &Path) -> io::Result<()> {
-    match path.parent().map(fs::create_dir) {
-        Some(Err(error)) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+    let Some(directory) = path.parent() else { return Ok(()) };
+    match fs::create_dir(directory) {
+        // Whatever the umask is: everybody may connect.
+        Ok(()) => fs::set_permissions(directory, fs::Permissions::from_mode(DIRECTORY_MODE)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

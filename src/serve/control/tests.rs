@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::model::status::{Daemon, Journal, Latency, Ramdisk, Room, STATUS_VERSION};
@@ -95,7 +96,7 @@ fn status_is_answered() {
     let served = answering();
     assert_eq!(query(&served.path, &Request::Status).unwrap(), Response::Status(Box::new(report())));
     let mode = fs::symlink_metadata(&served.path).unwrap().permissions().mode();
-    assert_eq!(mode & 0o7777, 0o660);
+    assert_eq!(mode & 0o7777, 0o666, "everybody may connect");
     let mut client = served.connect();
     for _ in 0..3 {
         assert!(told(&mut client, STATUS).starts_with(r#"{"v":1,"status":{"version":1,"#));
@@ -114,7 +115,7 @@ fn mistakes_are_told_and_forgiven() {
             b"{\"v\":2,\"do\":\"status\"}\n",
             "the client speaks version 2 of the control protocol, not 1: use the same release",
         ),
-        (b"{\"v\":1,\"do\":\"dance\"}\n", "unknown variant `dance`, expected `status`"),
+        (b"{\"v\":1,\"do\":\"dance\"}\n", "unknown variant `dance`, expected "),
         (b"\xff\xfe\n", "expected value"),
     ] {
         let line = told(&mut client, request);
@@ -227,4 +228,92 @@ fn only_a_stale_socket_is_removed() {
 
     let error = ControlSocket::bind(Path::new("/nowhere/at/all")).unwrap_err().to_string();
     assert!(error.starts_with("cannot make the directory of the control socket /nowhere/at/all: No such"));
+}
+
+/// A handler that answers with `count` lines before the last one, from a thread of its own.
+fn counting(count: usize, say: fn(&Answer, Response) -> bool) -> Served {
+    Served::new(move |_, answer| {
+        thread::spawn(move || {
+            let line = || Response::Status(Box::new(report()));
+            if (0..count).all(|_| say(&answer, line())) {
+                _ = answer.send(line());
+            }
+        });
+    })
+}
+
+#[test]
+fn an_answer_may_be_several_lines() {
+    let served = counting(1000, Answer::wait_and_say);
+    let mut client = Client::connect(&served.path).unwrap();
+    for _ in 0..2 {
+        client.ask(&Request::Status).unwrap();
+        let lines = (1..).find(|_| !client.hear().unwrap().more).unwrap();
+        assert_eq!(lines, 1001);
+    }
+    let mut raw = served.connect();
+    let first = told(&mut raw, STATUS);
+    assert!(first.starts_with(r#"{"v":1,"more":true,"status":{"#), "{first}");
+}
+
+#[test]
+fn a_client_that_does_not_listen_is_cut_off() {
+    let served = counting(usize::MAX, Answer::say);
+    let mut client = served.connect();
+    client.get_mut().write_all(STATUS).unwrap();
+    // The daemon's thread never waits, so sooner or later its lines come faster than they are taken.
+    let mut last = String::new();
+    loop {
+        let mut line = String::new();
+        if client.read_line(&mut line).unwrap() == 0 {
+            break;
+        }
+        last = line;
+    }
+    assert_eq!(last, "{\"v\":1,\"error\":\"this client is too slow: ask again\"}\n");
+}
+
+#[test]
+fn who_hangs_up_ends_the_answer() {
+    let (ended, end) = std::sync::mpsc::channel();
+    let served = Served::new(move |_, answer| {
+        let ended = ended.clone();
+        thread::spawn(move || {
+            assert!(answer.say(Response::Status(Box::new(report()))));
+            // Nothing more is ever said: only the hang-up itself can be noticed.
+            while !answer.is_abandoned() {
+                thread::yield_now();
+            }
+            ended.send(()).unwrap();
+        });
+    });
+    let mut client = Client::connect(&served.path).unwrap();
+    client.ask(&Request::Status).unwrap();
+    assert!(client.hear().unwrap().more);
+    drop(client);
+    end.recv_timeout(Duration::from_secs(20)).unwrap();
+}
+
+#[test]
+fn a_descriptor_comes_with_its_request() {
+    let served = Served::new(|_, mut answer| {
+        let text = answer.take_file().map(|file| std::io::read_to_string(fs::File::from(file)).unwrap());
+        let uid = answer.peer().uid;
+        _ = answer.send(Response::Error(format!("{uid} {text:?}")));
+    });
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("file");
+    fs::write(&path, "handed over").unwrap();
+    let file = fs::File::open(&path).unwrap();
+    let uid = rustix::process::geteuid().as_raw();
+    let mut client = Client::connect(&served.path).unwrap();
+    for _ in 0..3 {
+        use std::os::fd::AsFd;
+        std::io::Seek::rewind(&mut &file).unwrap();
+        client.hand_over(&Request::Status, file.as_fd()).unwrap();
+        let error = client.hear().unwrap_err().to_string();
+        assert_eq!(error, format!("{uid} Some(\"handed over\")"));
+        client.ask(&Request::Status).unwrap();
+        assert_eq!(client.hear().unwrap_err().to_string(), format!("{uid} None"));
+    }
 }

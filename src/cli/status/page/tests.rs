@@ -36,6 +36,7 @@ fn report() -> StatusReport {
             clock_offset_ms: Some(0.31),
             integrity_errors: 0,
             skipped: 0,
+            released: Amount { files: 12_000, bytes: 28_800_000_000 },
             ramdisk: Room::default(),
             last_error: None,
         }],
@@ -44,8 +45,10 @@ fn report() -> StatusReport {
             kind: "internal".to_owned(),
             target: "/data".to_owned(),
             health: Health::Ok,
+            since_ms: None,
             in_flight: 8,
             pending: 23,
+            rate: Rate { files_per_s: 24.6, bytes_per_s: 59.0e6 },
         }],
         shifts: vec![Shift {
             start_ms: ShiftId(NOW_MS),
@@ -77,11 +80,11 @@ ppu-uringd 0.1.0, pid 4242, up 3 h 05 min, engine uring; ramdisk /ramdisk: 12.3 
 close to visible p50 0.85 ms, p99 2.1 ms
 All well.
 
-DETECTOR  LINK       ADDRESS                 BACKLOG           LANDED             RATE    CLOCK  DAMAGED
-1MF       connected  10.10.10.11:49371  12 (28.8 MB)  12345 (29.6 GB)  100/s, 240 MB/s  +0.3 ms        0
+DETECTOR  LINK       ADDRESS                 BACKLOG           LANDED         RELEASED             RATE    CLOCK  DAMAGED
+1MF       connected  10.10.10.11:49371  12 (28.8 MB)  12345 (29.6 GB)  12000 (28.8 GB)  100/s, 240 MB/s  +0.3 ms        0
 
-STORAGE   KIND      HEALTH  TARGET  IN FLIGHT  PENDING
-internal  internal  ok      /data           8       23
+STORAGE   KIND      HEALTH  TARGET           RATE  IN FLIGHT  PENDING
+internal  internal  ok      /data   25/s, 59 MB/s          8       23
 
 SHIFT                UID  GID  STORAGE   PENDING  COPIED  FAILED  SUPERSEDED  LOST  PRODUCED
 2026-07-31 23:59:59  500  501  internal       23   12334       0           0     0     12357

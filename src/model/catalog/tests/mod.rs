@@ -1,12 +1,15 @@
 //! One rule after the other; `world` tries them all together.
 
 mod ppu;
+mod release;
 mod shifts;
 mod world;
 
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::model::file_version::TransferId;
+use crate::model::offer::{Decline, Offered};
 use crate::model::offer::{OFFER_PAGE_FILES, OFFER_WINDOW, Wanted};
 use crate::model::send::{SendJob, SendOutcome, SendReport};
 use crate::model::shift::Began;

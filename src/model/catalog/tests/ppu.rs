@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::*;
 use crate::model::file_version::Hash;
+use crate::model::file_version::TransferId;
 use crate::model::offer::Wanted;
+use crate::model::offer::{Decline, Offered};
 
 /// What a file holds, so that two are compared at a glance.
 pub(super) type Content = u64;
@@ -13,6 +15,7 @@ pub(super) type Content = u64;
 pub(super) enum ToDetector {
     Want(Wanted),
     Landed(OfferId),
+    Stored(OfferId),
 }
 
 pub(super) fn hash(content: Content) -> Hash {
@@ -31,6 +34,8 @@ pub(super) struct Ppu {
     pub(super) landed: u64,
     pub(super) superseded: u64,
     pub(super) lost: u64,
+    /// All that ever landed.
+    pub(super) ever: BTreeSet<(RelPath, Content)>,
 }
 
 pub(super) struct Has {
@@ -82,7 +87,7 @@ impl Ppu {
         if let Some(has) = self.has.get_mut(&file.path) {
             if !file.fresh && has.identity == file.identity {
                 has.offer = Some(file.offer);
-                return say.push_back(ToDetector::Landed(file.offer));
+                return say.extend([ToDetector::Landed(file.offer), ToDetector::Stored(file.offer)]);
             }
             known = Some(hash(has.content));
         }
@@ -146,7 +151,7 @@ impl Ppu {
                 };
                 has.identity = identity;
                 has.offer = Some(offer);
-                say.push_back(ToDetector::Landed(offer));
+                say.extend([ToDetector::Landed(offer), ToDetector::Stored(offer)]);
             }
         }
     }
@@ -164,9 +169,10 @@ impl Ppu {
             (Some((identity, content)), _) => {
                 let open = self.offers.remove(&offer).unwrap();
                 self.unresolved.remove(&open.path);
+                self.ever.insert((open.path.clone(), content));
                 self.has.insert(open.path, Has { identity, content, offer: Some(offer) });
                 self.landed += 1;
-                say.push_back(ToDetector::Landed(offer));
+                say.extend([ToDetector::Landed(offer), ToDetector::Stored(offer)]);
             }
             (None, Some(why)) => self.end(offer, why),
             (None, None) => self.want(offer, say),
