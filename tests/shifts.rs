@@ -332,6 +332,7 @@ fn a_file_of_an_unknown_shift_is_held() {
         let told = rig.status().unwrap().messages;
         told.iter().any(|told| told.message.code == Code::LandError && told.message.long.contains("held"))
     });
+    assert_eq!(rig.status().unwrap().detectors[0].held, 1);
     write(rig.source(0), "new", b"of the new shift");
     wait_until("the new shift's file has landed", || landing(&rig, &first()).join("new").exists());
     let landed = |name: &str| Path::new(rig.ppu_ramdisk.path()).join("d0").join(first()).join(name);

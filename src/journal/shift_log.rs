@@ -124,6 +124,16 @@ mod tests {
     }
 
     #[test]
+    fn of_one_shift_the_last_line_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let longer = Shift { places: [shift(1_000).places, shift(1_000).places].concat(), ..shift(1_000) };
+        for shift in [shift(1_000), shift(2_000), longer.clone()] {
+            append(dir.path(), &shift).unwrap();
+        }
+        assert_eq!(read(dir.path()).unwrap(), [longer, shift(2_000)]);
+    }
+
+    #[test]
     fn a_flipped_bit_is_not_believed() {
         let dir = tempfile::tempdir().unwrap();
         append(dir.path(), &shift(1_000)).unwrap();

@@ -514,3 +514,22 @@ fn ends_with_its_consumer_and_when_dropped() {
     let rig = Rig::new();
     drop(rig);
 }
+
+/// A mark comes in the queue where it was made: every close is on its side, however late the watch reads.
+#[test]
+fn marks_are_in_the_order_of_closes() {
+    let marks = tempfile::tempdir().unwrap();
+    let mut rig = Rig::with_settings(|_| {}, |settings| settings.marks = Some(marks.path().to_owned()));
+    for round in 0..50 {
+        for n in 0..40 {
+            fs::write(rig.path(&format!("{round}-{n}")), b"x").unwrap();
+        }
+        let mark = marks.path().join(round.to_string());
+        fs::write(&mark, b"").unwrap();
+        fs::remove_file(mark).unwrap();
+    }
+    fs::write(marks.path().join("no mark"), b"").unwrap();
+    rig.until("all marks", |rig| rig.marks.len() == 50);
+    let expected: Vec<(u64, usize)> = (0..50).map(|round| (round, 40 * (round as usize + 1))).collect();
+    assert_eq!(rig.marks, expected);
+}

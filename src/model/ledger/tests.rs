@@ -2,6 +2,7 @@
 //! up, and when the world calms down every file's newest version is stored everywhere.
 
 mod copies;
+mod shifts;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
