@@ -8,6 +8,7 @@ mod detector;
 mod log_file;
 mod logging;
 mod machine;
+mod messages;
 mod ppu;
 mod retry;
 mod simulate;
@@ -40,6 +41,7 @@ enum Command {
     Config(ConfigCommand),
     Demo(demo::Args),
     Detector(detector::Args),
+    Messages(messages::Args),
     Ppu(ppu::Args),
     Retry(retry::Args),
     Simulate(simulate::Args),
@@ -80,6 +82,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
+        Command::Messages(args) => messages::run(&args),
         Command::Ppu(args) => ppu::run(&args),
         Command::Retry(args) => retry::run(&args),
         Command::Simulate(args) => simulate::run(&args),

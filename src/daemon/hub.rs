@@ -1,12 +1,12 @@
 //! The thread that owns the ledger: facts in, orders out. It waits for no disk and no peer.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
+use super::bulletin::{Bulletin, Wish};
 use super::which::Known;
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
@@ -17,7 +17,7 @@ use crate::model::message::Message;
 use crate::model::record::Record;
 use crate::model::status::{StatusReport, Told};
 use crate::rooted::Root;
-use crate::serve::control::Which;
+use crate::serve::control::{Answer, Which};
 use crate::store::writer::Steps;
 use crate::wire::control::FromPpu;
 
@@ -34,7 +34,7 @@ const GATHER: Duration = Duration::from_micros(250);
 const ACK_OFFERS: usize = 4096;
 
 /// Messages that the status shows.
-const MESSAGES_KEPT: usize = 100;
+const MESSAGES_SHOWN: usize = 100;
 
 /// What comes to the hub.
 pub enum Input {
@@ -48,6 +48,8 @@ pub enum Input {
     Retry(Which, Box<dyn FnOnce(Result<Retried, String>) + Send>),
     /// What is meant by that?
     Select(Which, Box<dyn FnOnce(Result<Selection, String>) + Send>),
+    /// Somebody wants to hear what was told.
+    Listen(Wish, Answer),
     /// Something to tell people that follows from no fact.
     Tell(Message),
     /// The end.
@@ -70,8 +72,8 @@ pub struct Hub {
     pub outlets: Vec<Option<Outlet>>,
     /// What the status says beside the ledger's own.
     pub describe: Box<dyn Fn(&mut StatusReport) + Send>,
-    /// The last messages, oldest first.
-    pub told: VecDeque<Told>,
+    /// What people are told.
+    pub bulletin: Bulletin,
     /// What people may name.
     pub known: Known,
 }
@@ -108,13 +110,14 @@ impl Hub {
             let mut taken = 0;
             while let Some(next) = input {
                 match next {
-                    Input::Stop => return,
+                    Input::Stop => return self.end(),
                     Input::Status(reply) => self.report(reply),
                     Input::Select(which, reply) => reply(self.known.select(&self.ledger, &which)),
                     Input::Retry(which, reply) => {
                         let selection = self.known.select(&self.ledger, &which);
                         reply(selection.map(|selection| self.ledger.retry(&selection, &mut orders)));
                     }
+                    Input::Listen(wish, answer) => self.bulletin.answer(wish, answer),
                     Input::Tell(message) => orders.push(Order::Tell(message)),
                     Input::Notice(notice) => self.notice(notice, &mut orders),
                     Input::Fact(fact) => self.fact(fact, &mut orders),
@@ -135,10 +138,18 @@ impl Hub {
             }
             Err(error) => tracing::error!("{error}"),
         }
+        let told = self.bulletin.pass(now);
+        self.keep(told);
         for (storage, steps) in self.steps.iter().enumerate() {
             let fact = Fact::Steps { storage: StorageIndex(storage as u16), steps: steps.count() };
             self.ledger.apply(now, fact, orders);
         }
+    }
+
+    /// What was counted and not told yet is told, and the journal hears of it.
+    fn end(&mut self) {
+        let told = self.bulletin.rest(now());
+        self.keep(told);
     }
 
     fn notice(&mut self, notice: Notice, orders: &mut Vec<Order>) {
@@ -169,13 +180,14 @@ impl Hub {
     fn report(&self, reply: Box<dyn FnOnce(StatusReport) + Send>) {
         let mut report = self.ledger.report(now());
         (self.describe)(&mut report);
-        report.messages = self.told.iter().cloned().collect();
+        report.messages = self.bulletin.last(MESSAGES_SHOWN);
         reply(report);
     }
 
     /// Carries out `orders` and leaves the list empty.
     fn obey(&mut self, orders: &mut Vec<Order>) {
         let mut acks = Acks::new(self.outlets.len());
+        let mut told = Vec::new();
         for order in orders.drain(..) {
             match order {
                 Order::Want { detector, wants } => {
@@ -197,9 +209,10 @@ impl Hub {
                 }
                 Order::Copy { storage, job } => (self.writers[storage.index()])(job),
                 Order::Record { sequence, record } => self.record(sequence, record),
-                Order::Tell(message) => self.tell(message),
+                Order::Tell(message) => told.extend(self.bulletin.raise(now(), message)),
             }
         }
+        self.keep(told);
         acks.send(|detector, message| self.say(detector, message));
     }
 
@@ -209,12 +222,15 @@ impl Hub {
         }
     }
 
-    fn tell(&mut self, message: Message) {
-        tracing::warn!(code = ?message.code, short = message.short, "{}", message.long);
-        if self.told.len() == MESSAGES_KEPT {
-            self.told.pop_front();
+    /// What was told goes into the journal.
+    fn keep(&mut self, told: Vec<Told>) {
+        let mut records = Vec::new();
+        told.into_iter().for_each(|told| self.ledger.note(Record::Message(told), &mut records));
+        for order in records {
+            if let Order::Record { sequence, record } = order {
+                self.record(sequence, record);
+            }
         }
-        self.told.push_back(Told { at_ms: now().wall_ms, message });
     }
 
     fn say(&self, detector: DetectorIndex, message: FromPpu) {

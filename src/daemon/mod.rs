@@ -1,5 +1,6 @@
 //! Wiring and shutdown order of both roles; nothing else.
 
+mod bulletin;
 pub mod detector;
 mod engine;
 mod hub;

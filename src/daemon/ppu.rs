@@ -13,6 +13,7 @@ use ppu_uring::Engine;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::bulletin::{Bulletin, Wish};
 use super::engine::{self, EngineChoice};
 use super::hub::{Hub, Input, now};
 use super::lock::{LockError, StateLock};
@@ -152,12 +153,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         journal: records,
         outlets: config.detectors.iter().map(|_| None).collect(),
         describe: describe(&config, engine.engine()),
-        told: opened
-            .loaded
-            .messages
-            .into_iter()
-            .map(|(at_ms, message)| crate::model::status::Told { at_ms, message })
-            .collect(),
+        bulletin: Bulletin::new(opened.loaded.messages),
         known: Known::new(&config),
     };
     let hub_thread = thread::Builder::new()
@@ -222,6 +218,9 @@ async fn serve(
             Request::Status => Input::Status(Box::new(move |report| {
                 drop(answer.send(Response::Status(Box::new(report))));
             })),
+            Request::Messages { since, codes, follow } => {
+                Input::Listen(Wish { since, codes, follow }, answer)
+            }
             Request::Retry(which) => Input::Retry(
                 which,
                 Box::new(move |retried| {

@@ -14,3 +14,4 @@ pub mod replica_path;
 pub mod send;
 pub mod shift;
 pub mod status;
+pub mod teller;

@@ -15,7 +15,8 @@ mod peer;
 mod seats;
 mod server;
 
-use crate::model::status::StatusReport;
+use crate::model::message::Code;
+use crate::model::status::{StatusReport, Told};
 use serde::{Deserialize, Serialize};
 
 pub use answer::Answer;
@@ -40,6 +41,18 @@ pub enum Request {
     Retry(Which),
     /// Read stored copies again; of a [`Which`] without paths. Answered by many lines.
     Verify(Which),
+    /// What was told; answered by one line or several, and with `follow` until the client has heard enough.
+    Messages {
+        /// Nothing up to this number.
+        #[serde(default)]
+        since: u64,
+        /// Only these codes; none: all.
+        #[serde(default)]
+        codes: Vec<Code>,
+        /// What is to come, too.
+        #[serde(default)]
+        follow: bool,
+    },
 }
 
 /// Which stored or failed copies are meant; what is not given means all.
@@ -75,6 +88,13 @@ pub enum Response {
     Verified {
         /// Each in full.
         storages: Vec<Tested>,
+    },
+    /// To [`Request::Messages`].
+    Messages {
+        /// The last number that was given.
+        last: u64,
+        /// Oldest first.
+        messages: Vec<Told>,
     },
     /// Why not; for people.
     Error(String),
@@ -125,7 +145,7 @@ impl Request {
     /// Whether others than root and the daemon's own user may ask for it.
     fn is_for_everyone(&self) -> bool {
         match self {
-            Self::Status => true,
+            Self::Status | Self::Messages { .. } => true,
             Self::Retry(_) | Self::Verify(_) => false,
         }
     }
