@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and what the exit code means.
 
+mod add;
 mod config_check;
 mod control;
 mod daemon;
@@ -37,6 +38,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Add(add::Args),
     #[command(subcommand)]
     Config(ConfigCommand),
     Demo(demo::Args),
@@ -79,6 +81,7 @@ impl From<ppu_config::ConfigError> for Failure {
 
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Add(args) => add::run(&args),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use super::bulletin::{Bulletin, Wish};
+use super::intake::{Intake, TakenIn};
+use super::waiting::Waiting;
 use super::which::Known;
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
@@ -14,6 +16,7 @@ use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex};
 use crate::model::job::CopyJob;
 use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
 use crate::model::message::Message;
+use crate::model::path::RelPath;
 use crate::model::record::Record;
 use crate::model::status::{StatusReport, Told};
 use crate::rooted::Root;
@@ -48,6 +51,12 @@ pub enum Input {
     Retry(Which, Box<dyn FnOnce(Result<Retried, String>) + Send>),
     /// What is meant by that?
     Select(Which, Box<dyn FnOnce(Result<Selection, String>) + Send>),
+    /// An extra file.
+    Extra(Box<TakenIn>),
+    /// Somebody waits until an extra file is stored.
+    Await(RelPath, Answer),
+    /// Nothing.
+    Idle,
     /// Somebody wants to hear what was told.
     Listen(Wish, Answer),
     /// Something to tell people that follows from no fact.
@@ -72,6 +81,10 @@ pub struct Hub {
     pub outlets: Vec<Option<Outlet>>,
     /// What the status says beside the ledger's own.
     pub describe: Box<dyn Fn(&mut StatusReport) + Send>,
+    /// Those who wait for extra files.
+    pub waiting: Waiting,
+    /// Where extra files are looked at.
+    pub intake: Intake,
     /// What people are told.
     pub bulletin: Bulletin,
     /// What people may name.
@@ -97,6 +110,7 @@ impl Hub {
             }
             self.ledger.work(now, &mut orders);
             self.obey(&mut orders);
+            self.waiting.committed(&self.ledger);
             let wake = self.ledger.pause_ends(now).map_or(next_tick, |end| end.min(next_tick));
             let mut input = match inputs.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(input) => Some(input),
@@ -117,6 +131,9 @@ impl Hub {
                         let selection = self.known.select(&self.ledger, &which);
                         reply(selection.map(|selection| self.ledger.retry(&selection, &mut orders)));
                     }
+                    Input::Idle => {}
+                    Input::Extra(taken_in) => self.extra(*taken_in, &mut orders),
+                    Input::Await(path, answer) => self.waiting.for_end(&self.ledger, path, answer),
                     Input::Listen(wish, answer) => self.bulletin.answer(wish, answer),
                     Input::Tell(message) => orders.push(Order::Tell(message)),
                     Input::Notice(notice) => self.notice(notice, &mut orders),
@@ -138,11 +155,21 @@ impl Hub {
             }
             Err(error) => tracing::error!("{error}"),
         }
+        self.waiting.pass(&self.ledger);
         let told = self.bulletin.pass(now);
         self.keep(told);
         for (storage, steps) in self.steps.iter().enumerate() {
             let fact = Fact::Steps { storage: StorageIndex(storage as u16), steps: steps.count() };
             self.ledger.apply(now, fact, orders);
+        }
+    }
+
+    fn extra(&mut self, taken_in: TakenIn, orders: &mut Vec<Order>) {
+        let (file, answer) = self.waiting.hold(taken_in);
+        let path = file.path.clone();
+        self.fact(Fact::Extra(Box::new(file)), orders);
+        if let Some(answer) = answer {
+            self.waiting.for_commit(self.ledger.recorded(), path, answer);
         }
     }
 
@@ -206,6 +233,11 @@ impl Hub {
                 Order::AnnounceShift { detector, shift } => {
                     let source = shift.places.get(detector.index()).and_then(|place| place.source.clone());
                     self.say(detector, FromPpu::ShiftBegan { shift: shift.id, source });
+                }
+                Order::LookAgain { path } => {
+                    if let Some(file) = self.waiting.handed().held(&path) {
+                        self.intake.look_again(path, file);
+                    }
                 }
                 Order::Copy { storage, job } => (self.writers[storage.index()])(job),
                 Order::Record { sequence, record } => self.record(sequence, record),

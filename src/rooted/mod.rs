@@ -8,6 +8,7 @@
 mod brand;
 mod content;
 mod directory;
+mod handed;
 mod note;
 mod publish;
 mod root;
@@ -18,6 +19,7 @@ mod walk;
 pub use brand::{BRAND_BYTES_MAX, BrandSpace};
 pub use content::hash_content;
 pub use directory::{DirAttributes, Made, inherit_gid};
+pub use handed::Handed;
 pub use publish::{Attributes, Occupied, Publication, PublishError, Published, Replaced, set_mtime};
 pub use root::{FileStat, FileSystem, Root, RootError, Space};
 pub use staging::{STAGING_NAME, Staged, Staging, Swept};

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::model::extra::ExtraFile;
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex, TransferId};
 use crate::model::job::{CopyJob, CopyReport, LandJob, LandReport};
 use crate::model::message::Message;
 use crate::model::offer::{Decline, Heartbeat, Offered, Wanted, Withdrawal};
+use crate::model::path::RelPath;
 use crate::model::record::Record;
 use crate::model::shift::Shift;
 
@@ -100,6 +102,8 @@ pub enum Fact {
     },
     /// A transfer's end on the PPU.
     Landing(LandReport),
+    /// An extra file was handed over, or one that is known was looked at anew.
+    Extra(Box<ExtraFile>),
     /// A copy's end.
     Copying(CopyReport),
     /// Of a storage's thread, now and then.
@@ -177,6 +181,11 @@ pub enum Order {
         detector: DetectorIndex,
         /// The shift.
         shift: Arc<Shift>,
+    },
+    /// Look anew at an extra file that is held open.
+    LookAgain {
+        /// As it is encoded.
+        path: RelPath,
     },
     /// Start a copy.
     Copy {

@@ -16,6 +16,7 @@ mod seats;
 mod server;
 
 use crate::model::message::Code;
+use crate::model::path::RelPath;
 use crate::model::status::{StatusReport, Told};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,16 @@ pub enum Request {
     Retry(Which),
     /// Read stored copies again; of a [`Which`] without paths. Answered by many lines.
     Verify(Which),
+    /// Store this file, the descriptor of which comes with the request.
+    Add {
+        /// As it was written, absolute.
+        path: Vec<u8>,
+    },
+    /// Tell when it is stored.
+    Await {
+        /// From [`Response::Added`].
+        file: RelPath,
+    },
     /// What was told; answered by one line or several, and with `follow` until the client has heard enough.
     Messages {
         /// Nothing up to this number.
@@ -88,6 +99,20 @@ pub enum Response {
     Verified {
         /// Each in full.
         storages: Vec<Tested>,
+    },
+    /// To [`Request::Add`] and [`Request::Await`]: the answer takes its time.
+    Reading {},
+    /// To [`Request::Add`]: it will be stored, whatever happens.
+    Added {
+        /// To ask for it.
+        file: RelPath,
+    },
+    /// To [`Request::Add`]: not now. Why, for people.
+    TryAgain(String),
+    /// To [`Request::Await`].
+    Ended {
+        /// On every storage; else it was given up for now on one.
+        stored: bool,
     },
     /// To [`Request::Messages`].
     Messages {
@@ -145,7 +170,7 @@ impl Request {
     /// Whether others than root and the daemon's own user may ask for it.
     fn is_for_everyone(&self) -> bool {
         match self {
-            Self::Status | Self::Messages { .. } => true,
+            Self::Status | Self::Messages { .. } | Self::Add { .. } | Self::Await { .. } => true,
             Self::Retry(_) | Self::Verify(_) => false,
         }
     }
