@@ -316,7 +316,7 @@ fn row_42_pipe() {
     let refused: [Vec<u8>; 11] = [
         b"/etc/shadow\n".to_vec(),
         b"relative\n".to_vec(),
-        b"\xff\xfe\x00\x01binary\n".to_vec(),
+        b"/\xff\xfe\x00\x01binary\n".to_vec(),
         [&[b'/'; 1][..], &[b'x'; 5000], b"\n"].concat(),
         line(&roots("a/../../outside")),
         line(&roots("soft")),
