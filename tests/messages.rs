@@ -80,8 +80,8 @@ fn kept_over_a_crash_and_followed_over_a_restart() {
     let first = follower.next();
     assert_eq!((first.message.code, &*first.message.short, first.count), (Code::DetectorLink, "0", 1));
     // What the journal has not committed goes with a crash.
+    let path = rig.dir.path().join("ppu.state/journal.db");
     let kept = || {
-        let path = rig.dir.path().join("ppu.state/journal.db");
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let copy = tempfile::tempdir().unwrap();
         for name in ["journal.db", "journal.db-wal"] {
@@ -92,11 +92,8 @@ fn kept_over_a_crash_and_followed_over_a_restart() {
     };
     wait_until("the journal has it", || kept() == Some(first.number as i64));
     rig.ppu.take().unwrap().kill();
-    let said = |what: &str| {
-        wait_until(what, || {
-            std::fs::read_to_string(rig.dir.path().join("follow.log")).unwrap().contains(what)
-        });
-    };
+    let log = rig.dir.path().join("follow.log");
+    let said = |what: &str| wait_until(what, || std::fs::read_to_string(&log).unwrap().contains(what));
     said("Waiting for it.");
     rig.start_ppu();
     let second = follower.next();

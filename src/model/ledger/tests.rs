@@ -198,6 +198,7 @@ impl World {
                 }
             }
             Order::AnnounceShift { .. } => {}
+            Order::LookAgain { .. } => {}
             Order::Tell(message) => self.told.push(message),
         }
     }
