@@ -13,8 +13,9 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["daemon"],
     &["watch", "send", "land", "store", "serve", "keep", "intake", "simulate", "demo"],
-    &["journal", "rooted", "wire", "ppu_config", "ppu_uring"],
-    &["model"],
+    &["journal", "rooted", "wire", "ppu_config"],
+    // Know nothing of anybody.
+    &["model", "ppu_uring"],
 ];
 
 /// Modules without IO, without a clock and without chance, and what would give them one.
