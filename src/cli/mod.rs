@@ -12,12 +12,14 @@ mod machine;
 mod messages;
 mod ppu;
 mod retry;
+mod shift;
 mod simulate;
 mod size;
 mod status;
 mod stop;
 mod verify;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -46,6 +48,8 @@ enum Command {
     Messages(messages::Args),
     Ppu(ppu::Args),
     Retry(retry::Args),
+    #[command(subcommand)]
+    Shift(shift::Command),
     Simulate(simulate::Args),
     Status(status::Args),
     Verify(verify::Args),
@@ -79,6 +83,14 @@ impl From<ppu_config::ConfigError> for Failure {
     }
 }
 
+/// To standard output; `| head` may have seen enough.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Failure::failed),
+    }
+}
+
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Add(args) => add::run(&args),
@@ -88,6 +100,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Messages(args) => messages::run(&args),
         Command::Ppu(args) => ppu::run(&args),
         Command::Retry(args) => retry::run(&args),
+        Command::Shift(command) => shift::run(&command),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -18,9 +18,13 @@ use crate::model::offer::Heartbeat;
 use crate::model::release::{Policy, Safe};
 use crate::send::listen::{self, Door};
 use crate::send::session::Desk;
+use crate::send::shift_log::Known;
+use crate::send::shifts::{KeepError, Keeper, Kept, make_marks};
 use crate::watch::{self, Watch, WatchError};
 use crate::wire::handshake::Key;
 
+/// How often it is looked whether this machine's clock is being set.
+const CLOCK_LOOK: Duration = Duration::from_secs(1);
 /// How long the end waits for sessions.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Batches of events under way from the watch to the catalog; while they are not taken, the kernel keeps the rest.
@@ -38,6 +42,9 @@ pub enum DetectorError {
     /// Neither engine.
     #[error(transparent)]
     Engine(#[from] ppu_uring::EngineError),
+    /// Shifts cannot be remembered.
+    #[error(transparent)]
+    Shifts(#[from] KeepError),
     /// The ramdisk cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
@@ -88,8 +95,10 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
     };
-    let settings = watch::Settings::new(config.ramdisk.clone(), config.ignore.clone());
-    let watch = watch::start(watch::Settings { release: release.is_some(), ..settings }, tell)?;
+    let mut settings = watch::Settings::new(config.ramdisk.clone(), config.ignore.clone());
+    settings.marks = Some(make_marks(&config.state_dir)?);
+    settings.release = release.is_some();
+    let watch = watch::start(settings, tell)?;
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
     let served =
         runtime::block_on(engine.engine(), serve(&config, release, key, engine, listener, watch, seen));
@@ -109,12 +118,20 @@ async fn serve(
     listener.set_nonblocking(true).map_err(listening)?;
     let listener = TcpListener::from_std(listener).map_err(listening)?;
     let start_stream = sending::starter(watch.ramdisk(), engine.choice());
-    let mut catalog = Catalog::new(Instant::now());
+    let (saved, saves) = mpsc::unbounded_channel();
+    let ramdisk = watch.ramdisk();
+    let clock = move || ramdisk.root().file_clock_ns();
+    let tell = move |revision| {
+        // Nobody waits for what is saved at the end.
+        let _ = saved.send(revision);
+    };
+    let Kept { keeper, known } = Keeper::open(&config.state_dir, clock, tell)?;
+    let mut catalog = catalog(known);
     if let Some(policy) = &release {
         catalog = catalog.with_release(policy.safe);
     }
     let ramdisk = watch.ramdisk();
-    let desk = Rc::new(Desk::new(catalog, Box::new(move || vitals(&watch))));
+    let desk = Rc::new(Desk::new(catalog, Box::new(move || vitals(&watch)), Box::new(keeper)));
     let releasing = release.map(|policy| releasing::start(policy, Rc::clone(&desk), ramdisk)).transpose();
     let releasing = releasing
         .map_err(|source| DetectorError::Io { operation: "start the thread that releases", source })?;
@@ -122,7 +139,7 @@ async fn serve(
     let (stop, stopped) = flag::channel(false);
     let listening =
         tokio::task::spawn_local(listen::serve(listener, door, Rc::clone(&desk), start_stream, stopped));
-    let noticing = tokio::task::spawn_local(notice(desk, seen));
+    let noticing = tokio::task::spawn_local(notice(desk, seen, saves));
     let signal = signals::end().await;
     tracing::info!("{signal}: stopping");
     let _ = stop.send(true);
@@ -138,6 +155,17 @@ async fn serve(
     noticing.abort();
     let _ = noticing.await;
     Ok(())
+}
+
+/// That knows the shifts of earlier processes.
+fn catalog(known: Known) -> Catalog {
+    let mut catalog = Catalog::new(Instant::now());
+    catalog.restore_shifts(known.spans);
+    if let Some((before, after)) = known.step {
+        tracing::warn!("this machine's clock was set; files whose shift cannot be told any more are held");
+        catalog.clock_was_set(before, after);
+    }
+    catalog
 }
 
 /// When files may leave the ramdisk; `None`: never.
@@ -161,8 +189,14 @@ fn vitals(watch: &Watch) -> Heartbeat {
     }
 }
 
-/// Passes on to the catalog what the watch sees, and time.
-async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>) {
+/// Passes on to the catalog what the watch sees, what is saved, and time.
+async fn notice(
+    desk: Rc<Desk>,
+    mut seen: mpsc::Receiver<Vec<Event>>,
+    mut saves: mpsc::UnboundedReceiver<u64>,
+) {
+    let mut clock = tokio::time::interval(CLOCK_LOOK);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let next_tick = desk.catalog.borrow().next_tick();
         let tick = async {
@@ -176,6 +210,14 @@ async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>) {
                 Some(batch) => batch,
                 None => return,
             },
+            Some(revision) = saves.recv() => {
+                desk.shifts_saved(revision);
+                continue;
+            }
+            _ = clock.tick() => {
+                desk.look_at_clock();
+                continue;
+            }
             () = tick => Vec::new(),
         };
         desk.notice(Instant::now(), batch);

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::bulletin::{Bulletin, Wish};
 use super::intake::{Intake, TakenIn};
+use super::shifts::{Reply, Shifts};
 use super::waiting::Waiting;
 use super::which::Known;
 use crate::land::expect::Expect;
@@ -18,6 +19,8 @@ use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
 use crate::model::message::Message;
 use crate::model::path::RelPath;
 use crate::model::record::Record;
+use crate::model::shift_report::{ShiftReport, Started};
+use crate::model::shift_request::ShiftRequest;
 use crate::model::status::{StatusReport, Told};
 use crate::rooted::Root;
 use crate::serve::control::{Answer, Which};
@@ -59,6 +62,10 @@ pub enum Input {
     Idle,
     /// Somebody wants to hear what was told.
     Listen(Wish, Answer),
+    /// A shift is to begin.
+    StartShift(ShiftRequest, Reply<Result<Started, String>>),
+    /// The last shifts, that many.
+    Shifts(usize, Reply<Vec<ShiftReport>>),
     /// Something to tell people that follows from no fact.
     Tell(Message),
     /// The end.
@@ -89,6 +96,8 @@ pub struct Hub {
     pub bulletin: Bulletin,
     /// What people may name.
     pub known: Known,
+    /// Who waits for a shift to begin.
+    pub shifts: Shifts,
 }
 
 /// A session's ear.
@@ -111,6 +120,7 @@ impl Hub {
             self.ledger.work(now, &mut orders);
             self.obey(&mut orders);
             self.waiting.committed(&self.ledger);
+            self.shifts.answer(&self.ledger, now);
             let wake = self.ledger.pause_ends(now).map_or(next_tick, |end| end.min(next_tick));
             let mut input = match inputs.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(input) => Some(input),
@@ -135,6 +145,10 @@ impl Hub {
                     Input::Extra(taken_in) => self.extra(*taken_in, &mut orders),
                     Input::Await(path, answer) => self.waiting.for_end(&self.ledger, path, answer),
                     Input::Listen(wish, answer) => self.bulletin.answer(wish, answer),
+                    Input::StartShift(request, reply) => {
+                        self.shifts.start(&mut self.ledger, now, &request, reply, &mut orders);
+                    }
+                    Input::Shifts(count, reply) => reply(self.shifts.list(&self.ledger, count)),
                     Input::Tell(message) => orders.push(Order::Tell(message)),
                     Input::Notice(notice) => self.notice(notice, &mut orders),
                     Input::Fact(fact) => self.fact(fact, &mut orders),
@@ -230,9 +244,19 @@ impl Hub {
                 Order::AckLanded { detector, offers } => acks.landed[detector.index()].extend(offers),
                 Order::AckStored { detector, offers } => acks.stored[detector.index()].extend(offers),
                 Order::Fell { detector, offers } => self.say(detector, FromPpu::Fell { offers }),
-                Order::AnnounceShift { detector, shift } => {
-                    let source = shift.places.get(detector.index()).and_then(|place| place.source.clone());
-                    self.say(detector, FromPpu::ShiftBegan { shift: shift.id, source });
+                Order::AnnounceShift { detector, shift, source, began, more } => {
+                    self.say(detector, FromPpu::ShiftBegan { shift, source, began, more });
+                }
+                Order::PrepareShift(shift) => {
+                    tracing::info!(
+                        shift = shift.id.stamp(),
+                        uid = shift.uid,
+                        gid = shift.gid,
+                        "a shift begins"
+                    );
+                    for message in self.shifts.prepare(&shift) {
+                        told.extend(self.bulletin.raise(now(), message));
+                    }
                 }
                 Order::LookAgain { path } => {
                     if let Some(file) = self.waiting.handed().held(&path) {

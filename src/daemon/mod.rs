@@ -12,6 +12,7 @@ mod releasing;
 mod restore;
 mod runtime;
 mod sending;
+mod shifts;
 mod signals;
 mod verify;
 mod waiting;

@@ -22,19 +22,18 @@ use super::runtime;
 use super::verify::{self, Verifier};
 use super::waiting::Waiting;
 use super::which::Known;
-use super::{key, restore, signals};
+use super::{key, restore, shifts, signals};
 use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
-use crate::model::ledger::{DetectorSettings, Fact, Patience, Retried, Settings, StorageSettings};
+use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
-use crate::model::path::RelPath;
 use crate::model::record::LiveVersion;
-use crate::model::replica_path::{Target, TargetError};
-use crate::model::shift::{Place, Shift, ShiftId};
+use crate::model::replica_path::TargetError;
+use crate::model::shift_request::ShiftError;
 use crate::model::status::StatusReport;
 use crate::rooted::{Handed, Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
@@ -68,6 +67,9 @@ pub enum PpuError {
         /// Why.
         reason: TargetError,
     },
+    /// The first shift.
+    #[error("the first shift, as configured: {0}")]
+    Shift(ShiftError),
     /// A source or a user directory.
     #[error("{what} {value}: {reason}")]
     Path {
@@ -121,10 +123,16 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     check_ramdisk(&ramdisk);
     let control = ControlSocket::bind(&config.interfaces.control)?;
 
-    let configured = configured_shift(&config)?;
+    let defaults = shifts::defaults(&config)?;
     let mut opened = open_journal(&config)?;
-    let (ledger, orders) =
-        restore::ledger(settings(&config), &configured, &mut opened, &ramdisk, staging.brands(), now());
+    let (current, is_new) = shifts::current(&opened.loaded.shifts, &defaults, now())?;
+    if is_new {
+        // Before a detector hears of it: it must be there after a crash.
+        opened.journal.remember_shift(&current)?;
+    }
+    let (ledger, mut orders) =
+        restore::ledger(settings(&config), &current, is_new, &mut opened, &ramdisk, staging.brands(), now());
+    orders.push(Order::PrepareShift(current));
     let shift = ledger.current_shift().id.stamp();
     let damaged = matches!(opened.origin, Origin::SetAside { .. });
 
@@ -164,6 +172,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         describe: describe(&config, engine.engine()),
         bulletin: Bulletin::new(opened.loaded.messages),
         known: Known::new(&config),
+        shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())
@@ -241,6 +250,19 @@ async fn serve(
                         Err(reason) => Response::Error(reason),
                     }));
                 }),
+            ),
+            Request::StartShift(request) => Input::StartShift(
+                request,
+                Box::new(move |started| {
+                    drop(answer.send(match started {
+                        Ok(started) => Response::ShiftStarted(Box::new(started)),
+                        Err(reason) => Response::Error(reason),
+                    }));
+                }),
+            ),
+            Request::Shifts { last } => Input::Shifts(
+                usize::try_from(last).unwrap_or(usize::MAX),
+                Box::new(move |shifts| drop(answer.send(Response::Shifts(shifts)))),
             ),
             Request::Verify(which) => {
                 let verifier = verifier.clone();
@@ -385,33 +407,6 @@ fn settings(config: &Ppu) -> Settings {
             })
             .collect(),
     }
-}
-
-/// The shift that the configuration describes, if it began now.
-fn configured_shift(config: &Ppu) -> Result<Shift, PpuError> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut places = Vec::new();
-    for detector in &config.detectors {
-        let target =
-            Target::parse(config.ramdisk.as_os_str().as_bytes(), detector.target.as_os_str().as_bytes());
-        let target = target.map_err(|reason| PpuError::Target {
-            id: detector.id.clone(),
-            target: detector.target.display().to_string(),
-            reason,
-        })?;
-        let source = detector.source.as_os_str().as_bytes();
-        let source = match source.trim_ascii() {
-            b"" => None,
-            source => Some(RelPath::new(source).map_err(|reason| PpuError::Path {
-                what: "source",
-                value: detector.source.display().to_string(),
-                reason,
-            })?),
-        };
-        places.push(Place { detector: detector.id.clone(), source, target });
-    }
-    Shift::new(ShiftId(now().wall_ms), config.uid, config.gid, &config.user_dir, places)
-        .map_err(|reason| PpuError::Path { what: "user_dir", value: config.user_dir.clone(), reason })
 }
 
 /// Fills in what the ledger does not know.

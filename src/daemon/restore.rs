@@ -10,34 +10,15 @@ use crate::model::job::{Brand, Local};
 use crate::model::ledger::{Copy, CopyState, Ledger, Now, Order, Settings, Tally, Version};
 use crate::model::path::RelPath;
 use crate::model::record::{self, LiveVersion, Record};
-use crate::model::shift::{Shift, ShiftId};
+use crate::model::shift::Shift;
 use crate::rooted::{BrandSpace, FileStat, Root, hash_content};
 
-/// The shift to go on with: the journal's last one, if it is the one that the configuration describes; else a new one.
-fn current_shift(shifts: &[Shift], configured: &Shift) -> (Arc<Shift>, bool) {
-    match shifts.last() {
-        // A directory with $SHIFT in it names the start of the shift that it was filled in for.
-        Some(last) if is_same(last, configured) => (Arc::new(last.clone()), false),
-        last => {
-            let after = last.map_or(i64::MIN, |last| last.id.0.saturating_add(1));
-            let id = ShiftId(configured.id.0.max(after));
-            (Arc::new(Shift { id, ..configured.clone() }), true)
-        }
-    }
-}
-
-fn is_same(last: &Shift, configured: &Shift) -> bool {
-    let stamp = (last.id.stamp(), configured.id.stamp());
-    let filled =
-        |shift: &Shift, stamp: &str| shift.user_dir.as_ref().map(|dir| dir.to_string().replace(stamp, ""));
-    (last.uid, last.gid, &last.places) == (configured.uid, configured.gid, &configured.places)
-        && filled(last, &stamp.0) == filled(configured, &stamp.1)
-}
-
 /// A ledger that knows what the journal knows, and what landed right before a crash.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn ledger(
     settings: Settings,
-    configured: &Shift,
+    current: &Arc<Shift>,
+    is_new: bool,
     opened: &mut Opened<Vec<LiveVersion>>,
     ramdisk: &Root,
     brands: BrandSpace,
@@ -47,14 +28,13 @@ pub(super) fn ledger(
     let (detectors, storages) = (settings.detectors.len(), settings.storages.len());
     let ids: Vec<Arc<str>> = settings.detectors.iter().map(|detector| Arc::clone(&detector.id)).collect();
     let began = Instant::now();
-    let (current, is_new) = current_shift(&opened.loaded.shifts, configured);
-    let mut ledger = Ledger::new(settings, Arc::clone(&current));
+    let mut ledger = Ledger::new(settings, Arc::clone(current));
     if is_new {
         // The first record: versions that belong to it may follow.
-        ledger.note(Record::Shift((*current).clone()), &mut out);
+        ledger.note(Record::Shift((**current).clone()), &mut out);
     }
-
-    for shift in &opened.loaded.shifts {
+    // As it was loaded, the current one may lack detectors that are new.
+    for shift in opened.loaded.shifts.iter().filter(|shift| shift.id != current.id) {
         ledger.restore_shift(Arc::new(shift.clone()));
     }
     for (shift, storage, tally) in &opened.loaded.tallies {
@@ -71,7 +51,7 @@ pub(super) fn ledger(
             restore(&mut ledger, version, storages, ramdisk, &mut out);
         }
     }
-    let mut found = branded(&ledger, &current, &opened.loaded.shifts, &ids, ramdisk, brands);
+    let mut found = branded(&ledger, current, &opened.loaded.shifts, &ids, ramdisk, brands);
     leave_history_out(&mut found, &opened.journal);
     let adopted = adopt(&mut ledger, found, now, &mut out);
     tracing::info!(

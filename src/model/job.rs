@@ -44,6 +44,8 @@ pub struct LandJob {
     pub at: RelPath,
     /// As offered.
     pub offered: Identity,
+    /// The name may hold the same file of another shift, which is safe on the internal storage: it is replaced.
+    pub replace_past: bool,
 }
 
 /// How a transfer ended on the PPU.

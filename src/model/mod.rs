@@ -14,5 +14,7 @@ pub mod release;
 pub mod replica_path;
 pub mod send;
 pub mod shift;
+pub mod shift_report;
+pub mod shift_request;
 pub mod status;
 pub mod teller;

@@ -98,6 +98,9 @@ pub struct Detector {
     pub in_flight: u64,
     /// Of them: waiting for room on the PPU's ramdisk.
     pub no_room: u64,
+    /// Of them: held, as no shift that the PPU knows covers them.
+    #[serde(default)]
+    pub held: u64,
     /// Landed since the daemon's start.
     pub landed: Amount,
     /// Landed of late.

@@ -6,6 +6,7 @@
 //! removed goes the same way back, by [`Taker::take`].
 
 mod brand;
+mod clock;
 mod content;
 mod directory;
 mod handed;

@@ -39,6 +39,8 @@ pub struct Attributes {
 pub enum Occupied {
     /// Nothing: [`PublishError::Foreign`].
     Refuse,
+    /// Nothing, but that the same file of another shift is replaced.
+    Past,
     /// Rename it to `NAME.~SHIFT~` first, unless it is another file of the same shift (SPEC 2.5, 3.2).
     SetAside,
     /// The same, but what we brought for another shift is replaced (`replace_other_shift`).
@@ -196,7 +198,19 @@ impl Staging {
             None => ours.is_extra(),
         };
         let regular = seen.kind() == FileType::RegularFile;
-        if publication.occupied == Occupied::Refuse || refused || !regular {
+        let same_file = |brand: &Brand| {
+            (&brand.detector, &brand.path) == (&publication.brand.detector, &publication.brand.path)
+        };
+        let refused = refused
+            || match publication.occupied {
+                Occupied::Refuse => true,
+                Occupied::Past if regular && !refused && brand.as_deref().is_some_and(same_file) => {
+                    return self.exchange(staged, parent, publication, seen);
+                }
+                Occupied::Past => true,
+                Occupied::SetAside | Occupied::Overwrite => false,
+            };
+        if refused || !regular {
             return Err(PublishError::Foreign { brand });
         }
         if publication.occupied == Occupied::Overwrite

@@ -5,6 +5,8 @@ pub mod listen;
 pub mod release;
 pub mod session;
 pub mod settle;
+pub mod shift_log;
+pub mod shifts;
 mod source;
 mod spliced;
 mod staged;

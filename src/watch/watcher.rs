@@ -82,6 +82,8 @@ struct View<T> {
     ramdisk: Ramdisk,
     watches: Watches,
     tree: Tree,
+    /// Of the directory of marks.
+    marks: Option<Wd>,
     /// Of the staging directory, if files are released.
     staging: Option<Wd>,
     candidates: Candidates,
@@ -120,6 +122,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
             ramdisk,
             watches: inotify.watches(),
             tree: Tree::default(),
+            marks: None,
             staging: None,
             skipped,
             counting: true,
@@ -128,6 +131,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
             tell,
             told: ControlFlow::Continue(()),
         };
+        view.watch_marks()?;
         view.prepare_staging();
         let urgent = Walk::default();
         Ok(Self {
@@ -264,6 +268,8 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
         self.inotify = Inotify::init().map_err(WatchError::Inotify)?;
         self.view.watches = self.inotify.watches();
         self.view.tree = Tree::default();
+        self.view.watch_marks()?;
+        self.view.push(Event::MarksLost);
         self.view.prepare_staging();
         self.urgent = Walk::default();
         self.lost = false;
@@ -293,6 +299,9 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
                 "more happened than the kernel keeps (sysctl fs.inotify.max_queued_events): everything is listed again"
             );
             return self.scan_everything(Cause::Overflow);
+        }
+        if self.view.marks == Some(wd) {
+            return self.view.mark(name);
         }
         if self.view.staging == Some(wd) {
             return self.view.staging_event(mask, name);
@@ -349,6 +358,22 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
         } else {
             self.candidates.remove(&path);
             self.push(Event::Closed { path, identity: identity(&stat), at });
+        }
+    }
+
+    fn watch_marks(&mut self) -> Result<(), WatchError> {
+        let Some(path) = &self.settings.marks else { return Ok(()) };
+        let mask = WatchMask::CREATE.union(WatchMask::ONLYDIR);
+        let failed = |source| WatchError::Marks { path: path.clone(), source };
+        let watch = self.watches.add(path, mask).map_err(failed)?;
+        self.marks = Some(watch.get_watch_descriptor_id());
+        Ok(())
+    }
+
+    /// Marks are numbered; whatever else somebody puts there means nothing.
+    fn mark(&mut self, name: Option<&OsStr>) {
+        if let Some(number) = name.and_then(OsStr::to_str).and_then(|name| name.parse().ok()) {
+            self.push(Event::Mark(number));
         }
     }
 

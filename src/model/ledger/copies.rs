@@ -259,6 +259,7 @@ impl Ledger {
     /// The journal has it: now, and only now, these copies are *stored* (SPEC 3.4, 3.8).
     pub(super) fn committed(&mut self, now: Now, up_to: u64, out: &mut Vec<Order>) {
         self.journal.committed = up_to;
+        self.begin_committed(now, up_to, out);
         let mut acks: Vec<Vec<_>> = self.detectors.iter().map(|_| Vec::new()).collect();
         while let Some(&(sequence, id, storage)) = self.journal.written.front()
             && sequence <= up_to

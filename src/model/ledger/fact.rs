@@ -10,7 +10,7 @@ use crate::model::message::Message;
 use crate::model::offer::{Decline, Heartbeat, Offered, Wanted, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::record::Record;
-use crate::model::shift::Shift;
+use crate::model::shift::{Began, Shift, ShiftId};
 
 /// The time at which a fact is told; the ledger has no clock of its own.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +100,13 @@ pub enum Fact {
         /// Which offers.
         offers: Vec<OfferId>,
     },
+    /// A detector tells the files of this shift from those before.
+    ShiftWord {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Which shift.
+        shift: ShiftId,
+    },
     /// A transfer's end on the PPU.
     Landing(LandReport),
     /// An extra file was handed over, or one that is known was looked at anew.
@@ -175,18 +182,26 @@ pub enum Order {
         /// Which offers.
         offers: Vec<OfferId>,
     },
-    /// The shift that a new session's files belong to.
+    /// Tell a detector of a shift.
     AnnounceShift {
         /// Which detector.
         detector: DetectorIndex,
         /// The shift.
-        shift: Arc<Shift>,
+        shift: ShiftId,
+        /// Below the detector's ramdisk; `None` is all of it.
+        source: Option<RelPath>,
+        /// When.
+        began: Began,
+        /// Another one follows.
+        more: bool,
     },
     /// Look anew at an extra file that is held open.
     LookAgain {
         /// As it is encoded.
         path: RelPath,
     },
+    /// A shift begins: make its directories.
+    PrepareShift(Arc<Shift>),
     /// Start a copy.
     Copy {
         /// To which storage.

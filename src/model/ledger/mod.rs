@@ -23,6 +23,7 @@ mod offers;
 mod report;
 mod retry;
 mod room;
+mod shifts;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ mod wants;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::copies::Storage;
 use self::detector::Detector;
@@ -42,6 +43,8 @@ pub use self::health::Patience;
 use self::landings::Transfer;
 pub use self::retry::{Place as RetryPlace, Retried, Selection};
 use self::room::Room;
+use self::shifts::Starting;
+pub use self::shifts::WORD_WAIT;
 use self::tally::Tallies;
 pub use self::tally::Tally;
 use self::timing::Timing;
@@ -105,6 +108,10 @@ pub struct Ledger {
     settings: Settings,
     shifts: BTreeMap<ShiftId, Arc<Shift>>,
     current: Arc<Shift>,
+    /// Asked for, and not yet in the journal.
+    starting: VecDeque<Starting>,
+    /// When shifts began, of those that began in this process.
+    begins: HashMap<ShiftId, Instant>,
     detectors: Vec<Detector>,
     storages: Vec<Storage>,
     versions: Versions,
@@ -132,6 +139,8 @@ impl Ledger {
         Self {
             shifts: BTreeMap::from([(current.id, Arc::clone(&current))]),
             current,
+            starting: VecDeque::new(),
+            begins: HashMap::new(),
             detectors: settings
                 .detectors
                 .iter()
@@ -164,6 +173,7 @@ impl Ledger {
             Fact::Withdrawn { detector, offer, why } => self.withdrawn(detector, offer, why, out),
             Fact::Declined { transfer, why } => self.declined(now, transfer, why, out),
             Fact::Gone { detector, offers } => self.gone(detector, &offers, out),
+            Fact::ShiftWord { detector, shift } => self.shift_word(now, detector, shift, out),
             Fact::Landing(report) => self.landing(now, report, out),
             Fact::Extra(file) => self.extra(now, *file, out),
             Fact::Copying(report) => self.copying(now, report, out),

@@ -1,6 +1,5 @@
 //! Detectors' sessions: what they offer, what is asked for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::detector::{Link, Offer, Unresolved};
@@ -28,7 +27,7 @@ impl Ledger {
         let state = &mut self.detectors[detector.index()];
         state.session = session;
         state.link = Link::Up(now.at);
-        out.push(Order::AnnounceShift { detector, shift: Arc::clone(&self.current) });
+        self.announce_all(now, detector, out);
     }
 
     /// Transfers whose want never reached a landing thread end here; all others have been reported.
@@ -160,7 +159,10 @@ impl Ledger {
                     continue;
                 }
                 // What came back after it was gone may be gone from the ramdisk, too: it travels again.
-                let may_be_same = version.on_detector && version.identity.size == file.identity.size;
+                // Nor is what another shift wrote anew, be it the same: it is theirs, and lands where they look for it.
+                let same_shift = version.shift == file.shift || same_write(&version.identity, &file.identity);
+                let may_be_same =
+                    version.on_detector && version.identity.size == file.identity.size && same_shift;
                 known_hash = may_be_same.then_some(version.hash);
             }
             if state.offers.len() >= OFFER_WINDOW {
@@ -178,6 +180,7 @@ impl Ledger {
                 wanted: false,
                 withdrawn: None,
                 told: false,
+                replace_past: false,
             };
             state.waiting.insert(file.offer);
             state.offers.insert(file.offer, offer);
@@ -196,10 +199,7 @@ impl Ledger {
         if unresolved.is_empty() {
             return;
         }
-        let same = |u: &Unresolved| {
-            let (a, b) = (u.identity, file.identity);
-            (a.ino, a.size, a.mtime_ns) == (b.ino, b.size, b.mtime_ns)
-        };
+        let same = |u: &Unresolved| same_write(&u.identity, &file.identity);
         let found = unresolved.remove(&file.path).or_else(|| {
             let renamed = unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
             renamed.and_then(|path| unresolved.remove(&path))
@@ -400,7 +400,12 @@ impl Ledger {
     }
 }
 
-fn internal_copy_is_stored(settings: &super::Settings, version: &Version) -> bool {
+/// Nothing was written between the two looks: a rename, a link or a chmod moves the ctime, a close without a write moves nothing.
+fn same_write(a: &Identity, b: &Identity) -> bool {
+    (a.ino, a.size, a.mtime_ns) == (b.ino, b.size, b.mtime_ns)
+}
+
+pub(super) fn internal_copy_is_stored(settings: &super::Settings, version: &Version) -> bool {
     settings
         .storages
         .iter()

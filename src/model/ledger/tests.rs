@@ -2,6 +2,7 @@
 //! up, and when the world calms down every file's newest version is stored everywhere.
 
 mod copies;
+mod shifts;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -197,8 +198,7 @@ impl World {
                     }
                 }
             }
-            Order::AnnounceShift { .. } => {}
-            Order::LookAgain { .. } => {}
+            Order::AnnounceShift { .. } | Order::PrepareShift(_) | Order::LookAgain { .. } => {}
             Order::Tell(message) => self.told.push(message),
         }
     }

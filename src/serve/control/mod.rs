@@ -17,6 +17,8 @@ mod server;
 
 use crate::model::message::Code;
 use crate::model::path::RelPath;
+use crate::model::shift_report::{ShiftReport, Started};
+use crate::model::shift_request::ShiftRequest;
 use crate::model::status::{StatusReport, Told};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,13 @@ const MAX_REQUEST_BYTES: usize = 65_536;
 pub enum Request {
     /// How everything is.
     Status,
+    /// Begin a shift.
+    StartShift(ShiftRequest),
+    /// The last shifts.
+    Shifts {
+        /// How many, at most.
+        last: u64,
+    },
     /// Queue failed copies again.
     Retry(Which),
     /// Read stored copies again; of a [`Which`] without paths. Answered by many lines.
@@ -84,6 +93,10 @@ pub struct Which {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<StatusReport>),
+    /// To [`Request::StartShift`]: it has begun.
+    ShiftStarted(Box<Started>),
+    /// To [`Request::Shifts`], oldest first.
+    Shifts(Vec<ShiftReport>),
     /// To [`Request::Retry`].
     Retried {
         /// Copies that are queued again, each of one file to one storage.
@@ -170,8 +183,12 @@ impl Request {
     /// Whether others than root and the daemon's own user may ask for it.
     fn is_for_everyone(&self) -> bool {
         match self {
-            Self::Status | Self::Messages { .. } | Self::Add { .. } | Self::Await { .. } => true,
-            Self::Retry(_) | Self::Verify(_) => false,
+            Self::Status
+            | Self::Shifts { .. }
+            | Self::Messages { .. }
+            | Self::Add { .. }
+            | Self::Await { .. } => true,
+            Self::StartShift(_) | Self::Retry(_) | Self::Verify(_) => false,
         }
     }
 }

@@ -31,6 +31,7 @@ fn report() -> StatusReport {
             backlog: Amount { files: 12, bytes: 28_800_000 },
             in_flight: 4,
             no_room: 0,
+            held: 0,
             landed: Amount { files: 12_345, bytes: 29_628_000_000 },
             rate: Rate { files_per_s: 100.0, bytes_per_s: 240e6 },
             clock_offset_ms: Some(0.31),
@@ -105,6 +106,7 @@ fn everything_wrong_is_said_first_the_worst_on_top() {
     detector.link.state =
         LinkState::Refused { reason: "key differs: compare key_file on both machines".to_owned() };
     detector.no_room = 7;
+    detector.held = 2;
     detector.integrity_errors = 3;
     detector.clock_offset_ms = Some(-1500.0);
     let text = plain(&report);
@@ -116,6 +118,8 @@ fn everything_wrong_is_said_first_the_worst_on_top() {
              see to its disk",
             "ERROR   storage internal unavailable: /data is not a mount point. 23 files pending; resumes by itself",
             "ERROR   detector 1MF not connected for 12 min: key differs: compare key_file on both machines",
+            "ERROR   detector 1MF: nobody gets 2 files, whose shift cannot be told; to give them to the current shift, close them again \
+             there: touch them",
             "ERROR   2 files vanished from a detector before they had landed: see DATA_LOST",
             "ERROR   1 copy failed, given up for now: see COPY_ERROR; what is not stored stays on the ramdisk",
             "WARNING detector 1MF: no room on the PPU's ramdisk for 7 files; they wait there",

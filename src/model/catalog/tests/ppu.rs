@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::*;
 use crate::model::file_version::Hash;
+use crate::model::file_version::TransferId;
 use crate::model::offer::Wanted;
+use crate::model::offer::{Decline, Offered};
 
 /// What a file holds, so that two are compared at a glance.
 pub(super) type Content = u64;

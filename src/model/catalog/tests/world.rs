@@ -8,8 +8,11 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::ppu::{Content, Ppu, ToDetector, hash};
+use crate::model::file_version::TransferId;
+use crate::model::offer::Decline;
 use crate::model::release::{Order, Outcome, Report, Safe};
 use crate::model::send::{SendJob, SendOutcome, SendReport};
+use crate::model::shift::Began;
 
 const SHIFT: ShiftId = ShiftId(1);
 type Name = u8;
@@ -379,7 +382,7 @@ impl World {
 
     fn connect(&mut self) {
         self.catalog.session_begins(self.now);
-        self.catalog.shift_began(SHIFT, None);
+        super::hear_of(&mut self.catalog, self.now, SHIFT, None, Began::Ever);
     }
 
     fn disconnect(&mut self) {
