@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use nix::sys::signal::Signal;
 use ppu_uringd::model::message::Code;
 use ppu_uringd::model::shift_report::{ShiftReport, Started};
 use ppu_uringd::model::status::LinkState;
-use support::daemon::BINARY;
+use support::daemon::{BINARY, Daemon};
 use support::oracle::{check_sum, names, write};
 use support::proxy::Proxy;
 use support::rig::{GID, Options, Rig, UID};
@@ -230,6 +231,87 @@ fn shifts_begin_while_the_link_is_down() {
     for (round, (user, owner)) in expected.iter().enumerate() {
         check_user(&rig, user, *owner, (50 * round..50 * (round + 1)).map(|n| format!("{round}/{n}")));
     }
+}
+
+/// A detector that hangs when a shift begins is named, and whoever began it goes on: what is closed from then on is the new shift's, though the
+/// detector hears of it later.
+#[test]
+fn a_detector_that_hangs_is_named_and_corrected() {
+    if !is_root("a_detector_that_hangs_is_named_and_corrected") {
+        return;
+    }
+    let rig = Rig::start(Options::default());
+    write(rig.source(0), "old", b"old");
+    settled(&rig, 1);
+    let detector = rig.detectors[0].as_ref().unwrap();
+    detector.signal(Signal::SIGSTOP);
+    let started = start(&rig, &["-u", "500"]);
+    assert_eq!(started.silent.len(), 1);
+    assert!(started.silent[0].why.contains("no answer"), "{:?}", started.silent);
+    for n in 0..20 {
+        write(rig.source(0), format!("new/{n}"), &content(n, 3000));
+    }
+    detector.signal(Signal::SIGCONT);
+    settled(&rig, 21);
+    check_user(&rig, &first(), (UID, GID), ["old".to_owned()]);
+    check_user(&rig, "500_500", (500, 500), (0..20).map(|n| format!("new/{n}")));
+    assert_eq!(list(&rig)[1].detectors[0].word, Some(true));
+}
+
+/// A detector's clock is three hours late: people are told, and no file is misplaced by it, neither by marks, nor where the link was down,
+/// nor by a scan.
+#[test]
+fn row_51_a_clock_that_is_hours_off() {
+    if !is_root("row_51_a_clock_that_is_hours_off") {
+        return;
+    }
+    let Some(library) = faketime() else {
+        eprintln!("SKIPPED: row_51_a_clock_that_is_hours_off needs libfaketime (package faketime)");
+        return;
+    };
+    let mut rig = Rig::prepare(Options::default());
+    let start_late = |rig: &mut Rig| {
+        let late = Daemon::start_with("detector", &rig.detector_config(0), |command| {
+            command.env("LD_PRELOAD", &library).env("FAKETIME", "-3h").env("DONT_FAKE_MONOTONIC", "1");
+        });
+        rig.detectors[0] = Some(late);
+    };
+    start_late(&mut rig);
+    rig.start_ppu();
+    rig.wait_linked();
+    wait_until("people are told of the clock", || {
+        let status = rig.status().unwrap();
+        status.detectors[0].clock_offset_ms.is_some_and(|ms| (-10_900_000.0..-10_700_000.0).contains(&ms))
+            && status.messages.iter().any(|told| told.message.code == Code::ClockOffset)
+    });
+    let mut expected = Vec::new();
+    for user in 501..505_u32 {
+        start(&rig, &["-u", &user.to_string()]);
+        pass_a_while();
+        for n in 0..30 {
+            if n == 10 && user == 502 {
+                rig.detectors[0].take().unwrap().kill();
+            }
+            write(rig.source(0), format!("{user}/{n}"), &content(n, 2000));
+        }
+        pass_a_while();
+        // The shift after this one begins while the detector is not there.
+        if user == 503 {
+            start_late(&mut rig);
+            rig.wait_linked();
+        }
+        expected.push((user, (0..30).map(|n| format!("{user}/{n}")).collect::<Vec<_>>()));
+    }
+    settled(&rig, 120);
+    for (user, files) in expected {
+        check_user(&rig, &format!("{user}_{user}"), (user, user), files);
+    }
+}
+
+fn faketime() -> Option<PathBuf> {
+    let places = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
+    let library = |place| PathBuf::from(format!("/usr/lib/{place}/faketime/libfaketime.so.1"));
+    places.into_iter().map(library).find(|library| library.exists())
 }
 
 /// Both daemons are killed around and between shifts; files wait for either. The current shift stays, whatever the configuration says by now.
