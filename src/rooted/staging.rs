@@ -1,9 +1,10 @@
 //! A private directory on the root's own file system, where files are made before they are published.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -25,8 +26,8 @@ pub struct Staging {
     root: Arc<Root>,
     /// Shared with every staged file, which outlives neither it nor its root's mount.
     dir: Arc<OwnedFd>,
-    /// Part of every name given, to tell what an earlier process left from what this one has in hand.
-    process: String,
+    /// Part of every name given, to tell what others left from what is in hand.
+    hand: Hand,
     brands: BrandSpace,
     /// renameat2 takes NOREPLACE and EXCHANGE here; NFS, for one, takes neither.
     rename_flags: bool,
@@ -70,13 +71,8 @@ impl Staging {
             rustix::fs::fchmod(&dir, Mode::RWXU).map_err(|errno| error("chmod", errno))?;
         }
         let brands = BrandSpace::probe(&dir);
-        let mut staging = Self {
-            root: root.clone(),
-            dir: Arc::new(dir),
-            process: process_token(),
-            brands,
-            rename_flags: true,
-        };
+        let mut staging =
+            Self { root: root.clone(), dir: Arc::new(dir), hand: Hand::new(), brands, rename_flags: true };
         staging.rename_flags = staging.takes_rename_flags().map_err(|errno| error("rename in", errno))?;
         Ok(staging)
     }
@@ -105,7 +101,7 @@ impl Staging {
         entries.sort_by_key(|entry| !entry.file_name().to_bytes().starts_with(b"note-"));
         for entry in entries {
             let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") || self.is_in_hand(name.to_bytes()) {
+            if matches!(name.to_bytes(), b"." | b"..") || Hand::holds(name.to_bytes()) {
                 continue;
             }
             let removed = match name.to_bytes().split(|&b| b == b'-').next() {
@@ -178,12 +174,7 @@ impl Staging {
     /// A name that no other file of this process has.
     pub(super) fn unique(&self, kind: &str) -> String {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        format!("{kind}-{}-{n}", self.process)
-    }
-
-    /// Whether this process gave that name.
-    fn is_in_hand(&self, name: &[u8]) -> bool {
-        name.split(|&b| b == b'-').nth(1) == Some(self.process.as_bytes())
+        format!("{kind}-{}-{n}", self.hand.token)
     }
 
     pub(super) fn dir(&self) -> BorrowedFd<'_> {
@@ -219,7 +210,7 @@ impl Staging {
     /// What is made from now on is an earlier process's.
     #[cfg(test)]
     pub(super) fn be_another_process(&mut self, token: &str) {
-        token.clone_into(&mut self.process);
+        self.hand = Hand { token: token.to_owned() };
     }
 
     /// As on a file system without extended attributes and rename flags.
@@ -249,17 +240,46 @@ impl Staging {
     }
 }
 
+/// Marks the names that one [`Staging`] gives, until it ends: what bears the mark of one that has ended is nobody's, also where
+/// that was in this process (a disk lost its power, and was mounted again).
+#[derive(Debug)]
+struct Hand {
+    token: String,
+}
+
+/// Tokens of those that have not ended.
+static HANDS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+impl Hand {
+    fn new() -> Self {
+        let token = format!("{:x}.{}", process_token(), NEXT.fetch_add(1, Ordering::Relaxed));
+        HANDS.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone());
+        Self { token }
+    }
+
+    /// Whether `name` was given by one that has not ended.
+    fn holds(name: &[u8]) -> bool {
+        let token = name.split(|&b| b == b'-').nth(1).and_then(|token| std::str::from_utf8(token).ok());
+        token.is_some_and(|token| HANDS.lock().unwrap_or_else(PoisonError::into_inner).contains(token))
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        HANDS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.token);
+    }
+}
+
 /// Unlike a process id, never an earlier process's (in a container every one may be 1).
-fn process_token() -> String {
+fn process_token() -> u64 {
     static TOKEN: OnceLock<u64> = OnceLock::new();
-    let token = TOKEN.get_or_init(|| {
+    *TOKEN.get_or_init(|| {
         // Without randomness at hand (early at boot), the time tells processes apart.
         getrandom::u64().unwrap_or_else(|_| {
             let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             since.map_or(0, |since| since.as_nanos() as u64)
         })
-    });
-    format!("{token:x}")
+    })
 }
 
 /// A file without a public name yet. Dropped before it is published, it leaves nothing behind.
@@ -343,6 +363,22 @@ mod tests {
         assert_eq!(FileStat::of(staged.0.file()).unwrap().mode & 0o7777, 0o600);
         drop(staged);
         assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn what_is_in_hand_stays_and_what_one_left_that_has_ended_goes() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = temp.path().join(STAGING_NAME);
+        let first = staging(temp.path()).unwrap();
+        let second = staging(temp.path()).unwrap();
+        let staged = first.stage().unwrap();
+        let name = staged.name().to_owned();
+        assert_eq!(second.sweep().unwrap(), Swept::default());
+        assert!(at.join(&name).exists());
+        drop((staged, first));
+        // It comes back with its disk.
+        std::fs::write(at.join(&name), "").unwrap();
+        assert_eq!(second.sweep().unwrap(), Swept { removed: 1, ..Swept::default() });
     }
 
     #[test]
