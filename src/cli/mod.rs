@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and what the exit code means.
 
+mod add;
 mod config_check;
 mod control;
 mod daemon;
@@ -8,6 +9,7 @@ mod detector;
 mod log_file;
 mod logging;
 mod machine;
+mod messages;
 mod ppu;
 mod retry;
 mod shift;
@@ -38,10 +40,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Add(add::Args),
     #[command(subcommand)]
     Config(ConfigCommand),
     Demo(demo::Args),
     Detector(detector::Args),
+    Messages(messages::Args),
     Ppu(ppu::Args),
     Retry(retry::Args),
     #[command(subcommand)]
@@ -89,9 +93,11 @@ fn print(text: &str) -> Result<(), Failure> {
 
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Add(args) => add::run(&args),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
+        Command::Messages(args) => messages::run(&args),
         Command::Ppu(args) => ppu::run(&args),
         Command::Retry(args) => retry::run(&args),
         Command::Shift(command) => shift::run(&command),

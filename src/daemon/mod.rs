@@ -1,8 +1,10 @@
 //! Wiring and shutdown order of both roles; nothing else.
 
+mod bulletin;
 pub mod detector;
 mod engine;
 mod hub;
+mod intake;
 mod key;
 mod lock;
 pub mod ppu;
@@ -13,4 +15,5 @@ mod sending;
 mod shifts;
 mod signals;
 mod verify;
+mod waiting;
 mod which;

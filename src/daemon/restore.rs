@@ -83,7 +83,9 @@ fn restore(ledger: &mut Ledger, live: LiveVersion, storages: usize, ramdisk: &Ro
         }
     }
     let open = states.iter().any(|state| matches!(state, None | Some(CopyState::Queued)));
-    let local = if open { intact(ramdisk, &version) } else { Some(version.local) };
+    // An extra file is looked for when it is copied, and only the very file is taken then.
+    let elsewhere = ledger.counts_extra(version.detector);
+    let local = if open && !elsewhere { intact(ramdisk, &version) } else { Some(version.local) };
     let stored = states.iter().any(|state| matches!(state, Some(CopyState::Stored)));
     let id = version.version;
     let mut states_now = Vec::with_capacity(storages);

@@ -187,24 +187,35 @@ impl Staging {
             Occupant::Ours(seen, _held) => return self.exchange(staged, parent, publication, seen),
             Occupant::Foreign(seen, brand, held) => (seen, brand, held),
         };
-        // A name belongs to the first file of a shift that took it (SPEC 3.2).
-        let same_shift = brand.as_ref().is_some_and(|brand| brand.shift == publication.brand.shift);
+        // A name belongs to the first file of a shift that took it (SPEC 3.2). An image does not wait for a user's extra file, and
+        // that moves nothing but the same user's same file (SPEC 3.9).
+        let ours = publication.brand;
+        let refused = match &brand {
+            Some(brand) if ours.is_extra() => {
+                brand.shift == ours.shift || !brand.is_extra() || brand.path != ours.path
+            }
+            Some(brand) => brand.shift == ours.shift && !brand.is_extra(),
+            None => ours.is_extra(),
+        };
         let regular = seen.kind() == FileType::RegularFile;
         let same_file = |brand: &Brand| {
             (&brand.detector, &brand.path) == (&publication.brand.detector, &publication.brand.path)
         };
-        let refused = match publication.occupied {
-            Occupied::Refuse => true,
-            Occupied::Past if regular && !same_shift && brand.as_deref().is_some_and(same_file) => {
-                return self.exchange(staged, parent, publication, seen);
-            }
-            Occupied::Past => true,
-            Occupied::SetAside | Occupied::Overwrite => false,
-        };
-        if refused || same_shift || !regular {
+        let refused = refused
+            || match publication.occupied {
+                Occupied::Refuse => true,
+                Occupied::Past if regular && !refused && brand.as_deref().is_some_and(same_file) => {
+                    return self.exchange(staged, parent, publication, seen);
+                }
+                Occupied::Past => true,
+                Occupied::SetAside | Occupied::Overwrite => false,
+            };
+        if refused || !regular {
             return Err(PublishError::Foreign { brand });
         }
-        if publication.occupied == Occupied::Overwrite && brand.is_some() {
+        if publication.occupied == Occupied::Overwrite
+            && brand.as_ref().is_some_and(|brand| brand.is_extra() == ours.is_extra())
+        {
             return self.exchange(staged, parent, publication, seen);
         }
         let shift = brand.map_or(ShiftId(seen.mtime_ns / 1_000_000), |brand| brand.shift);

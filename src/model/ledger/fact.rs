@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::model::extra::ExtraFile;
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex, TransferId};
 use crate::model::job::{CopyJob, CopyReport, LandJob, LandReport};
 use crate::model::message::Message;
@@ -108,6 +109,8 @@ pub enum Fact {
     },
     /// A transfer's end on the PPU.
     Landing(LandReport),
+    /// An extra file was handed over, or one that is known was looked at anew.
+    Extra(Box<ExtraFile>),
     /// A copy's end.
     Copying(CopyReport),
     /// Of a storage's thread, now and then.
@@ -191,6 +194,11 @@ pub enum Order {
         began: Began,
         /// Another one follows.
         more: bool,
+    },
+    /// Look anew at an extra file that is held open.
+    LookAgain {
+        /// As it is encoded.
+        path: RelPath,
     },
     /// A shift begins: make its directories.
     PrepareShift(Arc<Shift>),

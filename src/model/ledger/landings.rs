@@ -212,6 +212,9 @@ impl Ledger {
 
     /// Where a version lies below the ramdisk, and below a storage's target.
     pub(super) fn places(&self, version: &Version) -> (Option<RelPath>, Option<RelPath>) {
+        if self.is_extra(version) {
+            return Self::extra_places(version);
+        }
         let shift = self.shift(version.shift);
         let detector = &self.settings.detectors[version.detector.index()].id;
         let Some((shift, place)) = shift.and_then(|shift| Some((shift, shift.place(detector)?))) else {

@@ -14,6 +14,7 @@
 
 mod copies;
 mod detector;
+mod extras;
 mod fact;
 mod fallen;
 mod health;
@@ -36,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use self::copies::Storage;
 use self::detector::Detector;
+pub use self::extras::Progress;
 pub use self::fact::{Fact, Now, Order, Session, Space};
 pub use self::health::Patience;
 use self::landings::Transfer;
@@ -173,6 +175,7 @@ impl Ledger {
             Fact::Gone { detector, offers } => self.gone(detector, &offers, out),
             Fact::ShiftWord { detector, shift } => self.shift_word(now, detector, shift, out),
             Fact::Landing(report) => self.landing(now, report, out),
+            Fact::Extra(file) => self.extra(now, *file, out),
             Fact::Copying(report) => self.copying(now, report, out),
             Fact::Steps { storage, steps } => self.steps(now, storage, steps, out),
             Fact::Committed { up_to } => self.committed(now, up_to, out),

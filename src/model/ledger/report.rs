@@ -37,7 +37,10 @@ impl Ledger {
                 None => Journal::Ok,
                 Some(reason) => Journal::Error { reason: reason.clone() },
             },
-            detectors: (0..self.detectors.len()).map(|d| self.report_detector(now, d)).collect(),
+            detectors: (0..self.detectors.len())
+                .filter(|d| !self.settings.detectors[*d].is_extra())
+                .map(|d| self.report_detector(now, d))
+                .collect(),
             storages: (0..self.storages.len()).map(|s| self.report_storage(now, s)).collect(),
             shifts: self.report_shifts(),
             latency: Latency {

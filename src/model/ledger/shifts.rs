@@ -70,7 +70,9 @@ impl Ledger {
 
     /// The detectors that have not yet given their word on a shift, and why; for people.
     pub fn without_word(&self, id: ShiftId) -> Vec<(String, String)> {
-        let owes = |(index, _): &(usize, &super::Detector)| !self.has_word(*index, id);
+        let owes = |(index, _): &(usize, &super::Detector)| {
+            !self.has_word(*index, id) && !self.settings.detectors[*index].is_extra()
+        };
         let why = |(index, state): (usize, &super::Detector)| {
             let why = match &state.link {
                 Link::Up(_) => "gave no answer yet".to_owned(),

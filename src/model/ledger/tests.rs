@@ -198,7 +198,7 @@ impl World {
                     }
                 }
             }
-            Order::AnnounceShift { .. } | Order::PrepareShift(_) => {}
+            Order::AnnounceShift { .. } | Order::PrepareShift(_) | Order::LookAgain { .. } => {}
             Order::Tell(message) => self.told.push(message),
         }
     }

@@ -136,7 +136,7 @@ fn the_last_messages_and_no_power_over_the_terminal() {
     let mut report = report();
     for n in 0..7 {
         let message = Message::new(Code::CopyError, format!("a_{n}:b\n"), "why\x1b[2J");
-        report.messages.push(Told { at_ms: NOW_MS, message });
+        report.messages.push(Told { number: n, count: 1, at_ms: NOW_MS, message });
     }
     report.detectors[0].id = "\x1b]0;title".to_owned();
     let text = plain(&report);
