@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -231,6 +232,45 @@ fn shifts_begin_while_the_link_is_down() {
     for (round, (user, owner)) in expected.iter().enumerate() {
         check_user(&rig, user, *owner, (50 * round..50 * (round + 1)).map(|n| format!("{round}/{n}")));
     }
+}
+
+/// What was closed in a shift and could not land in it lands later, from its source to its target and for its user, though both are others' by
+/// then (SPEC 2.2); and what is open when a shift begins is whose it is closed in.
+#[test]
+fn what_waits_keeps_its_source_and_its_target() {
+    if !is_root("what_waits_keeps_its_source_and_its_target") {
+        return;
+    }
+    let mut rig = Rig::start(Options::default());
+    let ramdisk = rig.ppu_ramdisk.path().display().to_string();
+    start(&rig, &["-u", "601", "-d", &format!("0:one:{ramdisk}/./first")]);
+    // Its place is somebody else's until the next shift has begun.
+    let taken = rig.ppu_ramdisk.path().join("first/601_601/x");
+    std::fs::write(&taken, b"a user's own").unwrap();
+    write(rig.source(0), "one/x", b"waits");
+    let mut open = std::fs::File::create(rig.source(0).join("one/open")).unwrap();
+    open.write_all(b"begun in the first").unwrap();
+    wait_until("it waits", || {
+        rig.status().unwrap().messages.iter().any(|told| told.message.code == Code::LandError)
+    });
+    start(&rig, &["-u", "602", "-d", &format!("0:/:{ramdisk}/./second")]);
+    write(rig.source(0), "one/y", b"of the second");
+    drop(open);
+    let second = rig.ppu_ramdisk.path().join("second/602_602");
+    wait_until("the second's have landed", || names(&second).len() == 2);
+    rig.detectors[0].take().unwrap().kill();
+    rig.start_detector(0);
+    rig.ppu.take().unwrap().kill();
+    rig.start_ppu();
+    std::fs::remove_file(&taken).unwrap();
+    wait_until("the first's has landed", || std::fs::read(&taken).is_ok_and(|found| found == b"waits"));
+    settled(&rig, 3);
+    let meta = std::fs::metadata(&taken).unwrap();
+    assert_eq!((meta.uid(), meta.gid()), (601, 601));
+    let mut there = names(&second);
+    there.sort();
+    assert_eq!(there, [PathBuf::from("one/open"), PathBuf::from("one/y")]);
+    assert_eq!(names(&rig.storage.path().join("data/first/601_601")), [PathBuf::from("x")]);
 }
 
 /// A detector that hangs when a shift begins is named, and whoever began it goes on: what is closed from then on is the new shift's, though the

@@ -1,5 +1,6 @@
 //! Detectors' sessions: what they offer, what is asked for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::detector::{Link, Offer, Unresolved};
@@ -136,20 +137,23 @@ impl Ledger {
         out: &mut Vec<Order>,
     ) {
         let (mut have, mut stored) = (Vec::new(), Vec::new());
+        let sources = self.sources(detector);
         for file in files {
             self.resolve(detector, &file, out);
             if file.superseded > 0 {
                 self.supersede_unlanded(file.shift, u64::from(file.superseded), out);
             }
-            let state = &mut self.detectors[detector.index()];
             let known = self.versions.newest(detector, &file.path);
+            let otherwise =
+                known.is_none().then(|| self.named_otherwise(detector, &file, &sources)).flatten();
+            let state = &mut self.detectors[detector.index()];
             let mut known_hash = None;
-            if let Some(id) = known
+            if let Some(id) = known.or(otherwise)
                 && let Some(version) = self.versions.get_mut(id)
             {
                 version.seen = state.manifest;
-                if !file.fresh && version.on_detector && version.settled && version.identity == file.identity
-                {
+                let is_it = !file.fresh && version.on_detector && version.identity == file.identity;
+                if is_it && (version.settled || otherwise.is_some()) {
                     state.landed.insert(file.offer, id);
                     version.offer = Some(file.offer);
                     have.push(file.offer);
@@ -191,6 +195,39 @@ impl Ledger {
         if !stored.is_empty() {
             out.push(Order::AckStored { detector, offers: stored });
         }
+    }
+
+    /// Every part of its ramdisk that a shift takes, or took.
+    fn sources(&self, detector: DetectorIndex) -> BTreeSet<Option<RelPath>> {
+        let id = &self.settings.detectors[detector.index()].id;
+        self.shifts.values().filter_map(|shift| Some(shift.place(id)?.source.clone())).collect()
+    }
+
+    /// A file that landed in a shift with another source, below which its path is another: a detector that was restarted has but its times
+    /// to tell in which shift it was closed, and may take it for an earlier one's.
+    fn named_otherwise(
+        &self,
+        detector: DetectorIndex,
+        file: &Offered,
+        sources: &BTreeSet<Option<RelPath>>,
+    ) -> Option<VersionId> {
+        if file.fresh || sources.len() < 2 {
+            return None;
+        }
+        let whole = |source: &Option<RelPath>| match source {
+            Some(source) => source.join(&file.path).ok(),
+            None => Some(file.path.clone()),
+        };
+        let below = |whole: &RelPath, source: &Option<RelPath>| match source {
+            Some(source) => whole.below(source),
+            None => Some(whole.clone()),
+        };
+        let paths = sources.iter().filter_map(whole);
+        let others = paths.flat_map(|whole| sources.iter().filter_map(move |source| below(&whole, source)));
+        let is_it = |id: &VersionId| {
+            self.versions.get(*id).is_some_and(|v| v.on_detector && v.identity == file.identity)
+        };
+        others.filter_map(|path| self.versions.newest(detector, &path)).find(is_it)
     }
 
     /// A version left over from an earlier session is found again under its own or (`mv`) another name, or was replaced.
