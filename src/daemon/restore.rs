@@ -116,7 +116,7 @@ fn restore(ledger: &mut Ledger, live: LiveVersion, storages: usize, ramdisk: &Ro
         closed: None,
         copies: states_now.into(),
     };
-    ledger.restore(id, version, local);
+    ledger.restore(id, version, local, out);
 }
 
 /// The version's file on the ramdisk, if it is still that file with that content.

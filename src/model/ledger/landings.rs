@@ -175,7 +175,7 @@ impl Ledger {
     }
 
     /// `older` is no longer the newest of its path: what is still to be copied of it never will be.
-    fn supersede(&mut self, older: VersionId, newer: &Version, out: &mut Vec<Order>) {
+    pub(super) fn supersede(&mut self, older: VersionId, newer: &Version, out: &mut Vec<Order>) {
         let Some(version) = self.versions.get(older) else { return };
         if version.shift != newer.shift {
             // Another shift's file. Where it had the same place it is replaced there, and was safe before.

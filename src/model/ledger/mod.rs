@@ -267,12 +267,21 @@ impl Ledger {
     /// A live version that the journal remembers. `local` is its file on the ramdisk, if that is still there untouched.
     /// Where it is not and a copy is pending, that is made from another storage; where none has it, the version will be asked for again,
     /// or counts as lost when its detector's manifest does not name it. Versions come in the order of their numbers.
-    pub fn restore(&mut self, id: VersionId, mut version: Version, local: Option<Local>) {
-        if version.on_detector
-            && let Some(older) = self.versions.newest(version.detector, &version.path)
-        {
-            self.versions.retire(older);
+    pub fn restore(
+        &mut self,
+        id: VersionId,
+        mut version: Version,
+        local: Option<Local>,
+        out: &mut Vec<Order>,
+    ) {
+        if let Some(older) = self.versions.newest(version.detector, &version.path) {
+            if version.on_detector {
+                self.versions.retire(older);
+            }
+            // The older one's copy was in flight when this one landed, and a crash came before its end was told.
+            self.supersede(older, &version, out);
         }
+        self.replace_unresolved(version.detector, &version.path, out);
         version.local = local;
         let open = version.copies.iter().any(|copy| !copy.state.is_final());
         if local.is_none() && open && !version.is_durable_somewhere() {

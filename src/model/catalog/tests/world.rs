@@ -164,6 +164,8 @@ impl World {
             Step::Chmod(name) => self.change(name, |inode, _, tick| inode.ctime = tick),
             Step::Rename(from, to) => {
                 if from != to && self.names.contains_key(&from) {
+                    // Both inodes' ctimes move: the replaced one has a name less.
+                    self.change(to, |inode, _, tick| inode.ctime = tick);
                     self.change(from, |inode, _, tick| inode.ctime = tick);
                     let inode = self.names.remove(&from).unwrap();
                     self.names.insert(to, inode);
