@@ -121,7 +121,7 @@ fn everything_wrong_is_said_first_the_worst_on_top() {
             "ERROR   detector 1MF: nobody gets 2 files, whose shift cannot be told; to give them to the current shift, close them again \
              there: touch them",
             "ERROR   2 files vanished from a detector before they had landed: see DATA_LOST",
-            "ERROR   1 copy failed, given up for now: see COPY_ERROR; what is not stored stays on the ramdisk",
+            "ERROR   1 copy failed, given up for now: see COPY_ERROR, then `ppu-uringd retry`; what is not stored stays on the ramdisk",
             "WARNING detector 1MF: no room on the PPU's ramdisk for 7 files; they wait there",
             "WARNING detector 1MF: 3 files damaged on the way and sent again: check network cards and cables",
             "WARNING detector 1MF: its clock differs from the PPU's by -1.5 s: check NTP on both",
@@ -143,7 +143,7 @@ fn the_last_messages_and_no_power_over_the_terminal() {
     assert!(!text.contains('\x1b'));
     let (_, messages) = text.split_once("\nLAST MESSAGES (and 2 messages before: --json)\n").unwrap();
     assert_eq!(messages.lines().count(), 5);
-    assert_eq!(messages.lines().next(), Some("2026-07-31 23:59:59  COPY_ERROR  a_2:b   why [2J"));
+    assert_eq!(messages.lines().next(), Some("2026-07-31 23:59:59  COPY_ERROR  a_2:b%0A  why%1B[2J"));
 }
 
 #[test]
