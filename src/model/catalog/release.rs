@@ -266,6 +266,13 @@ impl Catalog {
         leaving.renewed = leaving.gone;
     }
 
+    /// Another name of the same file was closed.
+    pub(super) fn linked_closed_while_leaving(&mut self, path: &RelPath) {
+        let Some(leaving) = self.releases.under_way.get_mut(path) else { return };
+        self.releases.clock += 1;
+        leaving.closed.get_or_insert(self.releases.clock);
+    }
+
     /// Its directory has another name, under which a close may have been told.
     pub(super) fn moved_while_leaving(&mut self, directory: &RelPath) {
         self.releases.clock += 1;
