@@ -135,3 +135,16 @@ fn a_close_speaks_for_all_names_of_the_file() {
     let renamed = [Write(0), Watch, Write(3), Watch, Close(0), Watch, Map(0), Rename(0, 3), Watch, Flow];
     check(&[&renamed[..], &[Write(0), Rename(3, 0)]].concat());
 }
+
+/// What was put back while events were lost is not waited for.
+#[test]
+fn a_file_put_back_in_an_overflow_is_there_again() {
+    use Step::{Flow, Overflow, Release, ReleaseReport, ReleaseWork, Watch, Write};
+    let mut world = World::new();
+    let steps = [Write(0), Watch, Flow, Release(u64::MAX), Overflow, ReleaseWork, ReleaseReport, ReleaseWork];
+    steps.iter().for_each(|step| world.step(*step));
+    world.step(Overflow);
+    world.settle();
+    world.check();
+    world.everything_leaves();
+}
