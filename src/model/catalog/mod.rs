@@ -153,6 +153,14 @@ enum Since {
     NewerGone,
 }
 
+impl Entry {
+    /// A scan met the file while it was written, in a directory that was new: what it met was no version, this is the first.
+    fn is_first_close(&self, identity: &Identity) -> bool {
+        let Self { produced, landed, .. } = *self;
+        !produced && !landed && self.identity != *identity && self.identity.ino == identity.ino
+    }
+}
+
 impl Catalog {
     /// Empty; `now` is the origin of its clock.
     pub fn new(now: Instant) -> Self {
@@ -255,6 +263,7 @@ impl Catalog {
         let changed = entry.identity != identity;
         match entry.state {
             State::Offered if !changed && entry.fresh => return, // it will be read after this close anyway
+            State::Offered if entry.is_first_close(&identity) => self.withdraw(slot, Withdrawal::Reopened),
             State::Offered if changed => self.withdraw(slot, Withdrawal::Replaced),
             State::Offered | State::Sending | State::Sent => {
                 return self.closed_while_offered(slot, identity, changed, at, shift);
@@ -319,7 +328,7 @@ impl Catalog {
             entry.superseded = entry.superseded.saturating_add(1);
         }
         entry.since = match entry.since {
-            Since::Nothing | Since::Closed if !changed => Since::Closed,
+            Since::Nothing | Since::Closed if !changed || entry.is_first_close(&identity) => Since::Closed,
             _ => Since::Newer,
         };
         entry.closed_us = at;
