@@ -32,8 +32,7 @@ pub(super) struct Served {
 /// Listens at the configured ports.
 pub(super) fn bind(config: &Interfaces) -> Result<Ports, PortError> {
     let limits = Limits::new(raise_descriptor_limit());
-    let bind =
-        |key, address: Option<_>| address.map(|address| Port::bind(key, address, limits)).transpose();
+    let bind = |key, address: Option<_>| address.map(|address| Port::bind(key, address, limits)).transpose();
     Ok(Ports { status: bind("status", config.status)?, messages: bind("messages", config.messages)? })
 }
 

@@ -147,7 +147,11 @@ mod tests {
         assert_eq!(reader.after(4, 9), Page { gap: gap(4, 6), items: items([7, 8, 10]) });
         assert_eq!(reader.after(5, 2), Page { gap: None, items: items([7, 8]) });
         assert_eq!(reader.after(10, 9), Page { gap: None, items: vec![] });
-        assert_eq!(reader.after(11, 9), Page { gap: gap(11, 6), items: items([7, 8, 10]) }, "another journal");
+        assert_eq!(
+            reader.after(11, 9),
+            Page { gap: gap(11, 6), items: items([7, 8, 10]) },
+            "another journal"
+        );
         assert_eq!((feed.newest(2), feed.newest(9).len(), reader.last()), (vec![80, 100], 3, 10));
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
+use rustix::net::SendFlags;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -128,8 +129,9 @@ impl Client {
         let mut lines = Vec::new();
         let error = format!("{} clients are connected already: try again", self.limits.clients);
         Line::Error(error).append_to(&mut lines);
-        // A new connection has room for a line; if not, the client only learns less.
-        let _ = self.stream.try_write(&lines);
+        // A new connection has room for a line; if not, the client only learns less. (tokio's own try_write knows nothing of a
+        // connection before it has been polled.)
+        let _ = rustix::net::send(&self.stream, &lines, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
     /// The next line without its newline; `None` where it is too long.

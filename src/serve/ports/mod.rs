@@ -69,6 +69,10 @@ fn parse<T: for<'a> Deserialize<'a>>(line: &[u8], example: &str) -> Result<T, St
         v: u32,
     }
     let unreadable = |error| format!("cannot read the request: {error}. It is a line such as {example}");
+    // A list with the same values would do for serde.
+    if !line.trim_ascii_start().starts_with(b"{") {
+        return Err(format!("cannot read the request: it is no object. It is a line such as {example}"));
+    }
     let Version { v } = serde_json::from_slice(line).map_err(unreadable)?;
     if v != PORTS_VERSION {
         return Err(format!("version {v} is asked for; this daemon speaks version {PORTS_VERSION}"));
