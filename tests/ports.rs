@@ -5,10 +5,12 @@ mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
+use support::daemon::BINARY;
 use support::oracle::write;
 use support::rig::{Options, Rig, free_port};
 use support::{content, is_root, wait_until};
@@ -65,8 +67,9 @@ fn status_per_shift_and_storage() {
     let rig = Rig::start(options());
     write(rig.source(0), "a.cbf", &content(1, 1000));
     wait_until("it is stored", || rig.counts().copied == 1);
-    let (out, code) = rig.command(&["shift", "start", "-u", "700:800"]);
-    assert_eq!(code, 0, "{out}");
+    let mut start = Command::new(BINARY);
+    start.args(["shift", "start", "-u", "700:800", "--control"]).arg(rig.dir.path().join("control.sock"));
+    assert!(start.output().unwrap().status.success());
     let status = rig.status().unwrap();
     let mut client = Client::ask(rig.options.status_port.unwrap(), &json!({"v": 1}));
     let mut rows = Value::Null;
