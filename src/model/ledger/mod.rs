@@ -164,7 +164,7 @@ impl Ledger {
             Fact::Gone { detector, offers } => self.gone(detector, &offers, out),
             Fact::Landing(report) => self.landing(now, report, out),
             Fact::Copying(report) => self.copying(now, report, out),
-            Fact::Steps { storage, steps } => self.steps(now, storage, steps, out),
+            Fact::Steps { storage, steps, reads } => self.steps(now, storage, steps, reads, out),
             Fact::Committed { up_to } => self.committed(now, up_to, out),
             Fact::JournalTrouble(trouble) => self.journal_trouble(trouble, out),
             Fact::Space(space) => self.room.sample(space),

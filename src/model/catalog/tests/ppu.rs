@@ -13,6 +13,7 @@ pub(super) type Content = u64;
 pub(super) enum ToDetector {
     Want(Wanted),
     Landed(OfferId),
+    Fell(OfferId),
 }
 
 pub(super) fn hash(content: Content) -> Hash {
@@ -26,6 +27,8 @@ pub(super) struct Ppu {
     pub(super) offers: BTreeMap<OfferId, Open>,
     wants: BTreeMap<TransferId, OfferId>,
     unresolved: BTreeMap<RelPath, Identity>,
+    /// Had landed in this session, and fell from the ramdisk.
+    fell: BTreeMap<OfferId, RelPath>,
     seen: BTreeSet<RelPath>,
     transfers: u64,
     pub(super) landed: u64,
@@ -68,6 +71,9 @@ impl Ppu {
             Word::Declined(transfer, why) => self.declined(transfer, why, say),
             Word::Gone(offers) => {
                 self.has.retain(|_, has| !has.offer.is_some_and(|offer| offers.contains(&offer)));
+                for path in offers.iter().filter_map(|offer| self.fell.remove(offer)) {
+                    self.lost += u64::from(self.unresolved.remove(&path).is_some());
+                }
             }
         }
     }
@@ -163,7 +169,7 @@ impl Ppu {
         match (received, open.withdrawn) {
             (Some((identity, content)), _) => {
                 let open = self.offers.remove(&offer).unwrap();
-                self.unresolved.remove(&open.path);
+                self.superseded += u64::from(self.unresolved.remove(&open.path).is_some());
                 self.has.insert(open.path, Has { identity, content, offer: Some(offer) });
                 self.landed += 1;
                 say.push_back(ToDetector::Landed(offer));
@@ -173,8 +179,20 @@ impl Ppu {
         }
     }
 
+    /// Somebody took a landed file away: it is to be had again, and counted when it is.
+    pub(super) fn fall(&mut self, path: &RelPath, say: &mut VecDeque<ToDetector>) {
+        let Some(has) = self.has.remove(path) else { return };
+        self.landed -= 1;
+        self.unresolved.insert(path.clone(), has.identity);
+        if let Some(offer) = has.offer {
+            self.fell.insert(offer, path.clone());
+            say.push_back(ToDetector::Fell(offer));
+        }
+    }
+
     pub(super) fn link_down(&mut self) {
         self.wants.clear();
+        self.fell.clear();
         for offer in self.offers.keys().copied().collect::<Vec<_>>() {
             if let Some(why) = self.offers[&offer].withdrawn {
                 self.end(offer, why);

@@ -43,6 +43,8 @@ enum Step {
         well: bool,
     },
     Break,
+    /// A landed file is taken from the PPU's ramdisk before it was stored.
+    Fall(Name),
 }
 
 #[derive(Clone, Copy)]
@@ -180,6 +182,7 @@ impl World {
                 self.disconnect();
                 self.connect();
             }
+            Step::Fall(name) => self.ppu.fall(&path(name), &mut self.to_detector),
         }
     }
 
@@ -250,6 +253,7 @@ impl World {
             None => {}
             Some(ToDetector::Want(wanted)) => self.jobs.extend(self.catalog.want(self.now, wanted)),
             Some(ToDetector::Landed(offer)) => self.catalog.landed(self.now, &[offer]),
+            Some(ToDetector::Fell(offer)) => self.catalog.fell(&[offer]),
         }
     }
 
@@ -390,6 +394,7 @@ fn anything() -> impl Strategy<Value = Step> {
         1 => (name(), name()).prop_map(|(from, to)| Step::Link(from, to)),
         1 => Just(Step::Overflow),
         1 => Just(Step::Break),
+        1 => name().prop_map(Step::Fall),
     ]
 }
 
@@ -421,6 +426,7 @@ proptest! {
             2 => name().prop_map(Step::Write),
             1 => name().prop_map(Step::Delete),
             1 => Just(Step::Break),
+            1 => name().prop_map(Step::Fall),
         ], 0..150),
     ) {
         let mut world = World::new();
