@@ -451,3 +451,61 @@ fn sigterm_in_the_middle_of_work() {
     }
     assert_eq!(check_all_stored(&rig), 400);
 }
+
+/// Row 22: more directories than the kernel grants watches, in a user namespace with a limit of its own: it is said, and files are found
+/// by listing.
+#[test]
+fn row_22_watch_limit() {
+    if !is_root("row_22_watch_limit") {
+        return;
+    }
+    let mut rig = Rig::prepare(Options::default());
+    let limited = ["unshare", "--user", "--map-root-user", "sh", "-c"].map(str::to_owned);
+    let script = "echo 20 > /proc/sys/user/max_inotify_watches && exec \"$@\"".to_owned();
+    let before = [&limited[..], &[script, "sh".to_owned()]].concat();
+    rig.detectors[0] = Some(Daemon::start_behind(&before, "detector", &rig.detector_config(0)));
+    rig.start_ppu();
+    rig.wait_linked();
+    for n in 0..60u64 {
+        write(rig.source(0), format!("{n}/file"), &content(n, 10_000));
+    }
+    assert_eq!(check_all_stored(&rig), 60);
+    let log = rig.detectors[0].as_ref().unwrap().log();
+    assert!(log.contains("fs.inotify.max_user_watches"), "{log}");
+    // A file in a directory that is not watched, and a newer version of one.
+    write(rig.source(0), "59/file", &content(100, 20_000));
+    write(rig.source(0), "58/later", &content(101, 20_000));
+    assert_eq!(check_all_stored(&rig), 61);
+}
+
+/// Row 36, the detector: out of descriptors, it says so, loses nothing, and goes on by itself.
+#[test]
+fn row_36_the_detector_is_out_of_descriptors() {
+    if !is_root("row_36_the_detector_is_out_of_descriptors") {
+        return;
+    }
+    let rig = Rig::start(Options {
+        detector_extra: "release = \"landed\"\nrelease_above = 0.9".to_owned(),
+        ..Options::default()
+    });
+    write(rig.source(0), "first", b"first");
+    check_all_stored(&rig);
+    let detector = rig.detectors[0].as_ref().unwrap();
+    let limit = |files: usize| {
+        run(Command::new("prlimit")
+            .arg(format!("--pid={}", detector.pid()))
+            .arg(format!("--nofile={files}:")));
+    };
+    limit(detector.descriptors());
+    for n in 0..100u64 {
+        write(rig.source(0), format!("{}/{n}", n % 5), &content(n, 50_000));
+    }
+    wait_until("it is said", || {
+        let on_ppu = rig.status().unwrap().messages;
+        detector.log().contains("Too many open files")
+            || on_ppu.iter().any(|told| told.message.long.contains("Too many open files"))
+    });
+    limit(1024);
+    assert_eq!(check_all_stored(&rig), 101);
+    assert_eq!(rig.counts().lost, 0);
+}

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use ppu_uringd::model::file_version::{Hash, Identity, OfferId, TransferId};
 use ppu_uringd::model::path::RelPath;
-use ppu_uringd::model::shift::ShiftId;
+use ppu_uringd::model::shift::{Began, ShiftId};
 use ppu_uringd::wire::control::{Decline, FromDetector, FromPpu, Heartbeat, Offered, Wanted, Withdrawal};
 use ppu_uringd::wire::frame::{Decoder, MAX_FRAME_BYTES, Message, encode};
 use ppu_uringd::wire::handshake::{Client, Key, PpuId, Role, Server, SessionId};
@@ -244,8 +244,13 @@ fn from_ppu() -> Vec<Vec<u8>> {
     let offers: Vec<_> = (0..40).map(|n| OfferId(n << 20)).collect();
     [
         FromPpu::Heartbeat,
-        FromPpu::ShiftBegan { shift: ShiftId(5), source: Some(RelPath::new(b"run 1/img").unwrap()) },
-        FromPpu::ShiftBegan { shift: ShiftId(i64::MAX), source: None },
+        FromPpu::ShiftBegan {
+            shift: ShiftId(5),
+            source: Some(RelPath::new(b"run 1/img").unwrap()),
+            began: Began::Ago { us: 70_000 },
+            more: true,
+        },
+        FromPpu::ShiftBegan { shift: ShiftId(i64::MAX), source: None, began: Began::Ever, more: false },
         FromPpu::Want { wants: (0..30).map(wanted).collect() },
         FromPpu::Have { offers: offers.clone() },
         FromPpu::Landed { offers: offers.clone() },

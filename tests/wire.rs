@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use ppu_uringd::model::file_version::{Hash, Identity, OfferId, TransferId};
 use ppu_uringd::model::path::RelPath;
-use ppu_uringd::model::shift::ShiftId;
+use ppu_uringd::model::shift::{Began, ShiftId};
 use ppu_uringd::wire::control::{Decline, FromDetector, FromPpu, Heartbeat, Offered, Wanted, Withdrawal};
 use ppu_uringd::wire::frame::{Decoder, MAX_FRAME_BYTES, Message, encode};
 use ppu_uringd::wire::handshake::{
@@ -191,9 +191,18 @@ fn decline() -> impl Strategy<Value = Decline> {
 }
 
 fn from_detector() -> impl Strategy<Value = FromDetector> {
-    let heartbeat = any::<(u64, u64, u64, u64, u64)>().prop_map(|fields| {
-        let (backlog_files, backlog_bytes, skipped, ramdisk_total, ramdisk_free) = fields;
-        Heartbeat { backlog_files, backlog_bytes, skipped, ramdisk_total, ramdisk_free }
+    let heartbeat = any::<(u64, u64, u64, u64, u64, (u64, u64))>().prop_map(|fields| {
+        let (backlog_files, backlog_bytes, skipped, ramdisk_total, ramdisk_free, released) = fields;
+        let (released_files, released_bytes) = released;
+        Heartbeat {
+            backlog_files,
+            backlog_bytes,
+            skipped,
+            ramdisk_total,
+            ramdisk_free,
+            released_files,
+            released_bytes,
+        }
     });
     prop_oneof![
         heartbeat.prop_map(FromDetector::Heartbeat),
@@ -221,11 +230,18 @@ fn wanted() -> impl Strategy<Value = Wanted> {
     })
 }
 
+fn began() -> impl Strategy<Value = Began> {
+    prop_oneof![Just(Began::Ever), Just(Began::Now), any::<u64>().prop_map(|us| Began::Ago { us })]
+}
+
 fn from_ppu() -> impl Strategy<Value = FromPpu> {
     prop_oneof![
         Just(FromPpu::Heartbeat),
-        (any::<i64>(), option::of(path()))
-            .prop_map(|(shift, source)| FromPpu::ShiftBegan { shift: ShiftId(shift), source }),
+        (any::<i64>(), option::of(path()), began(), any::<bool>()).prop_map(
+            |(shift, source, began, more)| {
+                FromPpu::ShiftBegan { shift: ShiftId(shift), source, began, more }
+            }
+        ),
         vec(wanted(), 0..50).prop_map(|wants| FromPpu::Want { wants }),
         offers().prop_map(|offers| FromPpu::Have { offers }),
         offers().prop_map(|offers| FromPpu::Landed { offers }),

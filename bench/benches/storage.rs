@@ -134,6 +134,7 @@ impl Storing {
             replace_other_shift: false,
             ramdisk: Arc::new(Root::open(ramdisk).expect("the ramdisk")),
             places: Arc::default(),
+            handed: Arc::default(),
         };
         let (report, reports) = channel();
         let engine = |limits| open_engine(Choice::Auto, limits).map(|opened| opened.driver);

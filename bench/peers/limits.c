@@ -5,6 +5,7 @@
  *   limits splice SRC DST             copies every file of SRC through a 1 MiB pipe
  *   limits copy SRC DST               the same by read(2) and write(2), 1 MiB at a time
  *   limits durable SRC DST            the same, and fsync(2), and rename(2): the plain way to store
+ *   limits relay SRC DST              until killed: copies every file that is closed in SRC to DST, read(2) and write(2), rename(2)
  *   limits memcpy                     memcpy(3), beyond every cache
  *   limits live SRC DST N SIZE HZ     N files of SIZE bytes at HZ into SRC; when does each appear in DST?
  *
@@ -172,6 +173,32 @@ static void copy(const char *how, const char *from, const char *to) {
     printf("{\"seconds\": %.6f, \"bytes\": %ld}\n", (now_ns() - begun) / 1e9, (long)bytes);
 }
 
+/* The plainest way to do live what ppu-uringd does, on one machine, without a network and without comparing anything. */
+static void relay(const char *from, const char *to) {
+    int watch = inotify_init1(IN_CLOEXEC), dir = open(to, O_DIRECTORY | O_RDONLY);
+    check(dir >= 0, to);
+    check(inotify_add_watch(watch, from, IN_CLOSE_WRITE) >= 0, from);
+    printf("ready\n");
+    fflush(stdout);
+    char events[65536] __attribute__((aligned(8)));
+    for (;;) {
+        ssize_t got = read(watch, events, sizeof events);
+        check(got > 0, "inotify");
+        for (ssize_t o = 0; o < got;) {
+            struct inotify_event *event = (void *)(events + o);
+            o += sizeof *event + event->len;
+            if (!event->len) continue;
+            int in = open_in(from, event->name, O_RDONLY), out = open_in(to, ".temp", O_WRONLY | O_CREAT | O_EXCL);
+            off_t size = size_of(in);
+            check(ftruncate(out, size) == 0, "ftruncate");
+            copy_buffer(in, out, size);
+            check(renameat(dir, ".temp", dir, event->name) == 0, "rename");
+            close(in);
+            close(out);
+        }
+    }
+}
+
 static void copy_memory(void) {
     size_t size = 256 << 20;
     char *from = malloc(size), *to = malloc(size);
@@ -268,6 +295,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(what, "drop") && argc == 3) drop(argv[2]);
     else if ((!strcmp(what, "splice") || !strcmp(what, "copy") || !strcmp(what, "durable")) && argc == 4)
         copy(what, argv[2], argv[3]);
+    else if (!strcmp(what, "relay") && argc == 4) relay(argv[2], argv[3]);
     else if (!strcmp(what, "memcpy") && argc == 2) copy_memory();
     else if (!strcmp(what, "live") && argc == 7) {
         live_from = argv[2];

@@ -116,6 +116,7 @@ impl Work {
                 path: path.clone(),
                 at: path.clone(),
                 offered: identity,
+                replace_past: false,
             };
             work.jobs.push((SendJob { transfer, path, identity, known_hash: None }, land));
             work.bytes += size;

@@ -91,7 +91,9 @@ pub struct Interfaces {
     pub http: Option<SocketAddr>,
     /// Named pipe that takes paths of extra files (SPEC 3.9).
     pub file_pipe: Option<PathBuf>,
-    /// Group that may write to the pipe.
+    /// The same under the predecessor's name, for old scripts.
+    pub old_file_pipe: Option<PathBuf>,
+    /// Group that may write to the pipes.
     pub file_pipe_group: Option<String>,
     /// Files named through the pipe must lie below one of these.
     pub intake_roots: Vec<PathBuf>,
@@ -231,11 +233,15 @@ pub(crate) fn read(s: &mut Section<'_, '_>) -> Ppu {
 
 fn read_interfaces(s: &mut Section<'_, '_>, ramdisk: Option<&PathBuf>) -> Interfaces {
     let loopback = |port| Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let file_pipe = s.or("file_pipe", Some("/run/ppu-uringd/files".into()), or_off(absolute_path)).take();
+    // Who wants no pipe wants no old one either.
+    let old_file_pipe = file_pipe.as_ref().map(|_| "/var/run/grimsel_dectris_files".into());
     Interfaces {
         status: s.or("status", loopback(47199), or_off(socket_address)).take(),
         messages: s.or("messages", loopback(47198), or_off(socket_address)).take(),
         http: s.or("http", loopback(47197), or_off(socket_address)).take(),
-        file_pipe: s.or("file_pipe", Some("/run/ppu-uringd/files".into()), or_off(absolute_path)).take(),
+        file_pipe,
+        old_file_pipe: s.or("old_file_pipe", old_file_pipe, or_off(absolute_path)).take(),
         file_pipe_group: s.optional("file_pipe_group", group_name).value,
         intake_roots: s
             .or("intake_roots", ramdisk.cloned().into_iter().collect(), list(absolute_path))

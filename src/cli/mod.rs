@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and what the exit code means.
 
+mod add;
 mod config_check;
 mod control;
 mod daemon;
@@ -8,14 +9,17 @@ mod detector;
 mod log_file;
 mod logging;
 mod machine;
+mod messages;
 mod ppu;
 mod retry;
+mod shift;
 mod simulate;
 mod size;
 mod status;
 mod stop;
 mod verify;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -36,12 +40,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Add(add::Args),
     #[command(subcommand)]
     Config(ConfigCommand),
     Demo(demo::Args),
     Detector(detector::Args),
+    Messages(messages::Args),
     Ppu(ppu::Args),
     Retry(retry::Args),
+    #[command(subcommand)]
+    Shift(shift::Command),
     Simulate(simulate::Args),
     Status(status::Args),
     Verify(verify::Args),
@@ -75,13 +83,24 @@ impl From<ppu_config::ConfigError> for Failure {
     }
 }
 
+/// To standard output; `| head` may have seen enough.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Failure::failed),
+    }
+}
+
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Add(args) => add::run(&args),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
+        Command::Messages(args) => messages::run(&args),
         Command::Ppu(args) => ppu::run(&args),
         Command::Retry(args) => retry::run(&args),
+        Command::Shift(command) => shift::run(&command),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -12,14 +12,19 @@ use tokio::sync::{mpsc, watch as flag};
 
 use super::engine::{self, EngineChoice};
 use super::lock::{LockError, StateLock};
-use super::{key, runtime, sending, signals};
+use super::{key, releasing, runtime, sending, signals};
 use crate::model::catalog::{Catalog, Event};
 use crate::model::offer::Heartbeat;
+use crate::model::release::{Policy, Safe};
 use crate::send::listen::{self, Door};
 use crate::send::session::Desk;
+use crate::send::shift_log::Known;
+use crate::send::shifts::{KeepError, Keeper, Kept, make_marks};
 use crate::watch::{self, Watch, WatchError};
 use crate::wire::handshake::Key;
 
+/// How often it is looked whether this machine's clock is being set.
+const CLOCK_LOOK: Duration = Duration::from_secs(1);
 /// How long the end waits for sessions.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Batches of events under way from the watch to the catalog; while they are not taken, the kernel keeps the rest.
@@ -37,6 +42,9 @@ pub enum DetectorError {
     /// Neither engine.
     #[error(transparent)]
     Engine(#[from] ppu_uring::EngineError),
+    /// Shifts cannot be remembered.
+    #[error(transparent)]
+    Shifts(#[from] KeepError),
     /// The ramdisk cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
@@ -71,9 +79,10 @@ fn in_use(error: &io::Error) -> &'static str {
 /// [`DetectorError`]: nothing was started.
 pub fn run(config: Detector) -> Result<(), DetectorError> {
     signals::ignore_lease_and_pipe();
-    if config.release != Release::Never {
+    let release = policy(&config);
+    if config.release == Release::Landed {
         tracing::warn!(
-            "release has no effect in this version: nothing is removed from the detector's ramdisk"
+            "release = \"landed\": images leave this ramdisk before they are on a disk, and a PPU that reboots then loses them. \"stored\" is safe."
         );
     }
     let _lock = StateLock::take(&config.state_dir)?;
@@ -86,14 +95,19 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
     };
-    let watch = watch::start(watch::Settings::new(config.ramdisk.clone(), config.ignore.clone()), tell)?;
+    let mut settings = watch::Settings::new(config.ramdisk.clone(), config.ignore.clone());
+    settings.marks = Some(make_marks(&config.state_dir)?);
+    settings.release = release.is_some();
+    let watch = watch::start(settings, tell)?;
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
-    let served = runtime::block_on(engine.engine(), serve(&config, key, engine, listener, watch, seen));
+    let served =
+        runtime::block_on(engine.engine(), serve(&config, release, key, engine, listener, watch, seen));
     served.map_err(|source| DetectorError::Io { operation: "run the control plane", source })?
 }
 
 async fn serve(
     config: &Detector,
+    release: Option<Policy>,
     key: Key,
     engine: EngineChoice,
     listener: std::net::TcpListener,
@@ -104,22 +118,64 @@ async fn serve(
     listener.set_nonblocking(true).map_err(listening)?;
     let listener = TcpListener::from_std(listener).map_err(listening)?;
     let start_stream = sending::starter(watch.ramdisk(), engine.choice());
-    let desk = Rc::new(Desk::new(Catalog::new(Instant::now()), Box::new(move || vitals(&watch))));
+    let (saved, saves) = mpsc::unbounded_channel();
+    let ramdisk = watch.ramdisk();
+    let clock = move || ramdisk.root().file_clock_ns();
+    let tell = move |revision| {
+        // Nobody waits for what is saved at the end.
+        let _ = saved.send(revision);
+    };
+    let Kept { keeper, known } = Keeper::open(&config.state_dir, clock, tell)?;
+    let mut catalog = catalog(known);
+    if let Some(policy) = &release {
+        catalog = catalog.with_release(policy.safe);
+    }
+    let ramdisk = watch.ramdisk();
+    let desk = Rc::new(Desk::new(catalog, Box::new(move || vitals(&watch)), Box::new(keeper)));
+    let releasing = release.map(|policy| releasing::start(policy, Rc::clone(&desk), ramdisk)).transpose();
+    let releasing = releasing
+        .map_err(|source| DetectorError::Io { operation: "start the thread that releases", source })?;
     let door = Door { open_to_others: config.key_file.is_some() || config.insecure, key };
     let (stop, stopped) = flag::channel(false);
     let listening =
         tokio::task::spawn_local(listen::serve(listener, door, Rc::clone(&desk), start_stream, stopped));
-    let noticing = tokio::task::spawn_local(notice(desk, seen));
+    let noticing = tokio::task::spawn_local(notice(desk, seen, saves));
     let signal = signals::end().await;
     tracing::info!("{signal}: stopping");
     let _ = stop.send(true);
     if tokio::time::timeout(LAST_WAIT, listening).await.is_err() {
         tracing::warn!("a data connection does not end; leaving it");
     }
+    if let Some(releasing) = releasing {
+        releasing.abort();
+        // It was aborted; what it had taken is put back by its thread.
+        let _ = releasing.await;
+    }
     // Lets the watch go, which may be waiting for it.
     noticing.abort();
     let _ = noticing.await;
     Ok(())
+}
+
+/// That knows the shifts of earlier processes.
+fn catalog(known: Known) -> Catalog {
+    let mut catalog = Catalog::new(Instant::now());
+    catalog.restore_shifts(known.spans);
+    if let Some((before, after)) = known.step {
+        tracing::warn!("this machine's clock was set; files whose shift cannot be told any more are held");
+        catalog.clock_was_set(before, after);
+    }
+    catalog
+}
+
+/// When files may leave the ramdisk; `None`: never.
+fn policy(config: &Detector) -> Option<Policy> {
+    let safe = match config.release {
+        Release::Never => return None,
+        Release::Landed => Safe::Landed,
+        Release::Stored => Safe::Stored,
+    };
+    Some(Policy { safe, above: config.release_above })
 }
 
 /// What a heartbeat says beside the backlog.
@@ -133,8 +189,14 @@ fn vitals(watch: &Watch) -> Heartbeat {
     }
 }
 
-/// Passes on to the catalog what the watch sees, and time.
-async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>) {
+/// Passes on to the catalog what the watch sees, what is saved, and time.
+async fn notice(
+    desk: Rc<Desk>,
+    mut seen: mpsc::Receiver<Vec<Event>>,
+    mut saves: mpsc::UnboundedReceiver<u64>,
+) {
+    let mut clock = tokio::time::interval(CLOCK_LOOK);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let next_tick = desk.catalog.borrow().next_tick();
         let tick = async {
@@ -148,10 +210,19 @@ async fn notice(desk: Rc<Desk>, mut seen: mpsc::Receiver<Vec<Event>>) {
                 Some(batch) => batch,
                 None => return,
             },
+            Some(revision) = saves.recv() => {
+                desk.shifts_saved(revision);
+                continue;
+            }
+            _ = clock.tick() => {
+                desk.look_at_clock();
+                continue;
+            }
             () = tick => Vec::new(),
         };
         desk.notice(Instant::now(), batch);
         desk.news.notify_one();
+        desk.safer.notify_one();
         tokio::task::yield_now().await;
     }
 }

@@ -1,12 +1,15 @@
 //! The thread that owns the ledger: facts in, orders out. It waits for no disk and no peer.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
+use super::bulletin::{Bulletin, Wish};
+use super::intake::{Intake, TakenIn};
+use super::shifts::{Reply, Shifts};
+use super::waiting::Waiting;
 use super::which::Known;
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
@@ -14,10 +17,13 @@ use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex};
 use crate::model::job::CopyJob;
 use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
 use crate::model::message::Message;
+use crate::model::path::RelPath;
 use crate::model::record::Record;
+use crate::model::shift_report::{ShiftReport, Started};
+use crate::model::shift_request::ShiftRequest;
 use crate::model::status::{StatusReport, Told};
 use crate::rooted::Root;
-use crate::serve::control::Which;
+use crate::serve::control::{Answer, Which};
 use crate::store::writer::Steps;
 use crate::wire::control::FromPpu;
 
@@ -34,7 +40,7 @@ const GATHER: Duration = Duration::from_micros(250);
 const ACK_OFFERS: usize = 4096;
 
 /// Messages that the status shows.
-const MESSAGES_KEPT: usize = 100;
+const MESSAGES_SHOWN: usize = 100;
 
 /// What comes to the hub.
 pub enum Input {
@@ -48,6 +54,18 @@ pub enum Input {
     Retry(Which, Box<dyn FnOnce(Result<Retried, String>) + Send>),
     /// What is meant by that?
     Select(Which, Box<dyn FnOnce(Result<Selection, String>) + Send>),
+    /// An extra file.
+    Extra(Box<TakenIn>),
+    /// Somebody waits until an extra file is stored.
+    Await(RelPath, Answer),
+    /// Nothing.
+    Idle,
+    /// Somebody wants to hear what was told.
+    Listen(Wish, Answer),
+    /// A shift is to begin.
+    StartShift(ShiftRequest, Reply<Result<Started, String>>),
+    /// The last shifts, that many.
+    Shifts(usize, Reply<Vec<ShiftReport>>),
     /// Something to tell people that follows from no fact.
     Tell(Message),
     /// The end.
@@ -70,10 +88,16 @@ pub struct Hub {
     pub outlets: Vec<Option<Outlet>>,
     /// What the status says beside the ledger's own.
     pub describe: Box<dyn Fn(&mut StatusReport) + Send>,
-    /// The last messages, oldest first.
-    pub told: VecDeque<Told>,
+    /// Those who wait for extra files.
+    pub waiting: Waiting,
+    /// Where extra files are looked at.
+    pub intake: Intake,
+    /// What people are told.
+    pub bulletin: Bulletin,
     /// What people may name.
     pub known: Known,
+    /// Who waits for a shift to begin.
+    pub shifts: Shifts,
 }
 
 /// A session's ear.
@@ -95,6 +119,8 @@ impl Hub {
             }
             self.ledger.work(now, &mut orders);
             self.obey(&mut orders);
+            self.waiting.committed(&self.ledger);
+            self.shifts.answer(&self.ledger, now);
             let wake = self.ledger.pause_ends(now).map_or(next_tick, |end| end.min(next_tick));
             let mut input = match inputs.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(input) => Some(input),
@@ -108,13 +134,21 @@ impl Hub {
             let mut taken = 0;
             while let Some(next) = input {
                 match next {
-                    Input::Stop => return,
+                    Input::Stop => return self.end(),
                     Input::Status(reply) => self.report(reply),
                     Input::Select(which, reply) => reply(self.known.select(&self.ledger, &which)),
                     Input::Retry(which, reply) => {
                         let selection = self.known.select(&self.ledger, &which);
                         reply(selection.map(|selection| self.ledger.retry(&selection, &mut orders)));
                     }
+                    Input::Idle => {}
+                    Input::Extra(taken_in) => self.extra(*taken_in, &mut orders),
+                    Input::Await(path, answer) => self.waiting.for_end(&self.ledger, path, answer),
+                    Input::Listen(wish, answer) => self.bulletin.answer(wish, answer),
+                    Input::StartShift(request, reply) => {
+                        self.shifts.start(&mut self.ledger, now, &request, reply, &mut orders);
+                    }
+                    Input::Shifts(count, reply) => reply(self.shifts.list(&self.ledger, count)),
                     Input::Tell(message) => orders.push(Order::Tell(message)),
                     Input::Notice(notice) => self.notice(notice, &mut orders),
                     Input::Fact(fact) => self.fact(fact, &mut orders),
@@ -135,11 +169,29 @@ impl Hub {
             }
             Err(error) => tracing::error!("{error}"),
         }
+        self.waiting.pass(&self.ledger);
+        let told = self.bulletin.pass(now);
+        self.keep(told);
         for (storage, steps) in self.steps.iter().enumerate() {
             let storage = StorageIndex(storage as u16);
             let fact = Fact::Steps { storage, steps: steps.count(), reads: steps.reads() };
             self.ledger.apply(now, fact, orders);
         }
+    }
+
+    fn extra(&mut self, taken_in: TakenIn, orders: &mut Vec<Order>) {
+        let (file, answer) = self.waiting.hold(taken_in);
+        let path = file.path.clone();
+        self.fact(Fact::Extra(Box::new(file)), orders);
+        if let Some(answer) = answer {
+            self.waiting.for_commit(self.ledger.recorded(), path, answer);
+        }
+    }
+
+    /// What was counted and not told yet is told, and the journal hears of it.
+    fn end(&mut self) {
+        let told = self.bulletin.rest(now());
+        self.keep(told);
     }
 
     fn notice(&mut self, notice: Notice, orders: &mut Vec<Order>) {
@@ -170,13 +222,14 @@ impl Hub {
     fn report(&self, reply: Box<dyn FnOnce(StatusReport) + Send>) {
         let mut report = self.ledger.report(now());
         (self.describe)(&mut report);
-        report.messages = self.told.iter().cloned().collect();
+        report.messages = self.bulletin.last(MESSAGES_SHOWN);
         reply(report);
     }
 
     /// Carries out `orders` and leaves the list empty.
     fn obey(&mut self, orders: &mut Vec<Order>) {
         let mut acks = Acks::new(self.outlets.len());
+        let mut told = Vec::new();
         for order in orders.drain(..) {
             match order {
                 Order::Want { detector, wants } => {
@@ -192,15 +245,31 @@ impl Hub {
                 Order::AckLanded { detector, offers } => acks.landed[detector.index()].extend(offers),
                 Order::AckStored { detector, offers } => acks.stored[detector.index()].extend(offers),
                 Order::Fell { detector, offers } => self.say(detector, FromPpu::Fell { offers }),
-                Order::AnnounceShift { detector, shift } => {
-                    let source = shift.places.get(detector.index()).and_then(|place| place.source.clone());
-                    self.say(detector, FromPpu::ShiftBegan { shift: shift.id, source });
+                Order::AnnounceShift { detector, shift, source, began, more } => {
+                    self.say(detector, FromPpu::ShiftBegan { shift, source, began, more });
+                }
+                Order::PrepareShift(shift) => {
+                    tracing::info!(
+                        shift = shift.id.stamp(),
+                        uid = shift.uid,
+                        gid = shift.gid,
+                        "a shift begins"
+                    );
+                    for message in self.shifts.prepare(&shift) {
+                        told.extend(self.bulletin.raise(now(), message));
+                    }
+                }
+                Order::LookAgain { path } => {
+                    if let Some(file) = self.waiting.handed().held(&path) {
+                        self.intake.look_again(path, file);
+                    }
                 }
                 Order::Copy { storage, job } => (self.writers[storage.index()])(job),
                 Order::Record { sequence, record } => self.record(sequence, record),
-                Order::Tell(message) => self.tell(message),
+                Order::Tell(message) => told.extend(self.bulletin.raise(now(), message)),
             }
         }
+        self.keep(told);
         acks.send(|detector, message| self.say(detector, message));
     }
 
@@ -210,12 +279,15 @@ impl Hub {
         }
     }
 
-    fn tell(&mut self, message: Message) {
-        tracing::warn!(code = ?message.code, short = message.short, "{}", message.long);
-        if self.told.len() == MESSAGES_KEPT {
-            self.told.pop_front();
+    /// What was told goes into the journal.
+    fn keep(&mut self, told: Vec<Told>) {
+        let mut records = Vec::new();
+        told.into_iter().for_each(|told| self.ledger.note(Record::Message(told), &mut records));
+        for order in records {
+            if let Order::Record { sequence, record } = order {
+                self.record(sequence, record);
+            }
         }
-        self.told.push_back(Told { at_ms: now().wall_ms, message });
     }
 
     fn say(&self, detector: DetectorIndex, message: FromPpu) {

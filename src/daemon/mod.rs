@@ -1,14 +1,19 @@
 //! Wiring and shutdown order of both roles; nothing else.
 
+mod bulletin;
 pub mod detector;
 mod engine;
 mod hub;
+mod intake;
 mod key;
 mod lock;
 pub mod ppu;
+mod releasing;
 mod restore;
 mod runtime;
 mod sending;
+mod shifts;
 mod signals;
 mod verify;
+mod waiting;
 mod which;

@@ -13,26 +13,29 @@ use ppu_uring::Engine;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::bulletin::{Bulletin, Wish};
 use super::engine::{self, EngineChoice};
 use super::hub::{Hub, Input, now};
+use super::intake::{self, Intake};
 use super::lock::{LockError, StateLock};
 use super::runtime;
 use super::verify::{self, Verifier};
+use super::waiting::Waiting;
 use super::which::Known;
-use super::{key, restore, signals};
+use super::{key, restore, shifts, signals};
 use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
+use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
-use crate::model::ledger::{DetectorSettings, Fact, Patience, Retried, Settings, StorageSettings};
+use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
-use crate::model::path::RelPath;
 use crate::model::record::LiveVersion;
-use crate::model::replica_path::{Target, TargetError};
-use crate::model::shift::{Place, Shift, ShiftId};
+use crate::model::replica_path::TargetError;
+use crate::model::shift_request::ShiftError;
 use crate::model::status::StatusReport;
-use crate::rooted::{Root, RootError, Staging};
+use crate::rooted::{Handed, Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
 use crate::store::{self, writer::Writer};
 use crate::wire::handshake::{Key, PpuId};
@@ -64,6 +67,9 @@ pub enum PpuError {
         /// Why.
         reason: TargetError,
     },
+    /// The first shift.
+    #[error("the first shift, as configured: {0}")]
+    Shift(ShiftError),
     /// A source or a user directory.
     #[error("{what} {value}: {reason}")]
     Path {
@@ -117,10 +123,16 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     check_ramdisk(&ramdisk);
     let control = ControlSocket::bind(&config.interfaces.control)?;
 
-    let configured = configured_shift(&config)?;
+    let defaults = shifts::defaults(&config)?;
     let mut opened = open_journal(&config)?;
-    let (ledger, orders) =
-        restore::ledger(settings(&config), &configured, &mut opened, &ramdisk, staging.brands(), now());
+    let (current, is_new) = shifts::current(&opened.loaded.shifts, &defaults, now())?;
+    if is_new {
+        // Before a detector hears of it: it must be there after a crash.
+        opened.journal.remember_shift(&current)?;
+    }
+    let (ledger, mut orders) =
+        restore::ledger(settings(&config), &current, is_new, &mut opened, &ramdisk, staging.brands(), now());
+    orders.push(Order::PrepareShift(current));
     let shift = ledger.current_shift().id.stamp();
     let damaged = matches!(opened.origin, Origin::SetAside { .. });
 
@@ -128,11 +140,14 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let journal = journal::start(opened.journal, report_journal(inputs.clone()));
     let journal::Running { records, queries, thread: journal_thread } =
         journal.map_err(io_error("start the journal's thread"))?;
+    let handed = Arc::new(Handed::default());
+    let intake =
+        Intake::start(Arc::clone(&handed), inputs.clone()).map_err(io_error("start the intake's thread"))?;
     let mut writers = Vec::new();
     let mut outlets: Vec<Box<dyn Fn(crate::model::job::CopyJob) + Send>> = Vec::new();
     let mut steps = Vec::new();
     for storage in 0..config.storages.len() {
-        let writer = start_writer(&config, storage, &engine, &ramdisk, inputs.clone())?;
+        let writer = start_writer(&config, storage, &engine, &ramdisk, &handed, inputs.clone())?;
         let inlet = writer.inlet();
         outlets.push(Box::new(move |job| {
             if !inlet.copy(job) {
@@ -150,15 +165,14 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         writers: outlets,
         steps,
         journal: records,
-        outlets: config.detectors.iter().map(|_| None).collect(),
+        // Extra files count for one more detector, which nobody speaks to.
+        outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
+        waiting: Waiting::new(Arc::clone(&handed)),
+        intake: intake.clone(),
         describe: describe(&config, engine.engine()),
-        told: opened
-            .loaded
-            .messages
-            .into_iter()
-            .map(|(at_ms, message)| crate::model::status::Told { at_ms, message })
-            .collect(),
+        bulletin: Bulletin::new(opened.loaded.messages),
         known: Known::new(&config),
+        shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())
@@ -174,7 +188,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let start_landing = start_landing(&config, &engine, &staging, inputs.clone());
     tracing::info!(shift, engine = %engine.engine(), "ppu-uringd ppu is running");
     let verifier = verifier(&config, queries);
-    let control = (control, verifier);
+    intake::start_pipes(&config.interfaces, &handed, &inputs);
+    let control = (control, verifier, intake);
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
@@ -199,7 +214,7 @@ async fn serve(
     config: &Ppu,
     key: Key,
     ppu: PpuId,
-    (control, verifier): (ControlSocket, Verifier),
+    (control, verifier, intake): (ControlSocket, Verifier, Intake),
     start_landing: StartLanding,
     inputs: mpsc::Sender<Input>,
 ) -> Result<(), PpuError> {
@@ -222,6 +237,11 @@ async fn serve(
             Request::Status => Input::Status(Box::new(move |report| {
                 drop(answer.send(Response::Status(Box::new(report))));
             })),
+            Request::Add { path } => return intake.add(path, answer),
+            Request::Await { file } => Input::Await(file, answer),
+            Request::Messages { since, codes, follow } => {
+                Input::Listen(Wish { since, codes, follow }, answer)
+            }
             Request::Retry(which) => Input::Retry(
                 which,
                 Box::new(move |retried| {
@@ -230,6 +250,19 @@ async fn serve(
                         Err(reason) => Response::Error(reason),
                     }));
                 }),
+            ),
+            Request::StartShift(request) => Input::StartShift(
+                request,
+                Box::new(move |started| {
+                    drop(answer.send(match started {
+                        Ok(started) => Response::ShiftStarted(Box::new(started)),
+                        Err(reason) => Response::Error(reason),
+                    }));
+                }),
+            ),
+            Request::Shifts { last } => Input::Shifts(
+                usize::try_from(last).unwrap_or(usize::MAX),
+                Box::new(move |shifts| drop(answer.send(Response::Shifts(shifts)))),
             ),
             Request::Verify(which) => {
                 let verifier = verifier.clone();
@@ -281,6 +314,7 @@ fn start_writer(
     index: usize,
     engine: &EngineChoice,
     ramdisk: &Arc<Root>,
+    handed: &Arc<Handed>,
     inputs: mpsc::Sender<Input>,
 ) -> Result<Writer, PpuError> {
     let storage = &config.storages[index];
@@ -295,6 +329,7 @@ fn start_writer(
         replace_other_shift: config.replace_other_shift,
         ramdisk: Arc::clone(ramdisk),
         places: config.storages.iter().map(place).collect(),
+        handed: Arc::clone(handed),
     };
     let choice = engine.choice();
     let open_driver = move |limits| ppu_uring::open_engine(choice, limits).map(|opened| opened.driver);
@@ -322,7 +357,8 @@ fn verifier(config: &Ppu, queries: Queries) -> Verifier {
 }
 
 fn open_journal(config: &Ppu) -> Result<journal::Opened<Vec<LiveVersion>>, JournalError> {
-    let detectors = config.detectors.iter().map(|detector| detector.id.clone()).collect();
+    let detectors = config.detectors.iter().map(|detector| detector.id.clone());
+    let detectors = detectors.chain([EXTRA.to_owned()]).collect();
     let storages = config.storages.iter().map(|storage| storage.id.clone()).collect();
     let settings = journal::Settings::new(&config.state_dir, detectors, storages);
     journal::open(settings, |live: &mut Vec<LiveVersion>, version| live.push(version))
@@ -349,6 +385,7 @@ fn settings(config: &Ppu) -> Settings {
                 address: detector.address.to_string(),
                 pauses: Pauses { min: detector.min_pause, interrun: detector.interrun_pause },
             })
+            .chain([DetectorSettings::extra()])
             .collect(),
         storages: config
             .storages
@@ -370,33 +407,6 @@ fn settings(config: &Ppu) -> Settings {
             })
             .collect(),
     }
-}
-
-/// The shift that the configuration describes, if it began now.
-fn configured_shift(config: &Ppu) -> Result<Shift, PpuError> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut places = Vec::new();
-    for detector in &config.detectors {
-        let target =
-            Target::parse(config.ramdisk.as_os_str().as_bytes(), detector.target.as_os_str().as_bytes());
-        let target = target.map_err(|reason| PpuError::Target {
-            id: detector.id.clone(),
-            target: detector.target.display().to_string(),
-            reason,
-        })?;
-        let source = detector.source.as_os_str().as_bytes();
-        let source = match source.trim_ascii() {
-            b"" => None,
-            source => Some(RelPath::new(source).map_err(|reason| PpuError::Path {
-                what: "source",
-                value: detector.source.display().to_string(),
-                reason,
-            })?),
-        };
-        places.push(Place { detector: detector.id.clone(), source, target });
-    }
-    Shift::new(ShiftId(now().wall_ms), config.uid, config.gid, &config.user_dir, places)
-        .map_err(|reason| PpuError::Path { what: "user_dir", value: config.user_dir.clone(), reason })
 }
 
 /// Fills in what the ledger does not know.

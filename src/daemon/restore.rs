@@ -1,42 +1,24 @@
 //! Filling the ledger at start: from the journal, compared with what is on the ramdisk (DESIGN: replay, compare, requeue).
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::journal::{Opened, Origin};
+use crate::journal::{Journal, Opened, Origin};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
-use crate::model::job::Local;
+use crate::model::job::{Brand, Local};
 use crate::model::ledger::{Copy, CopyState, Ledger, Now, Order, Settings, Tally, Version};
 use crate::model::path::RelPath;
 use crate::model::record::{self, LiveVersion, Record};
-use crate::model::shift::{Shift, ShiftId};
+use crate::model::shift::Shift;
 use crate::rooted::{BrandSpace, FileStat, Root, hash_content};
 
-/// The shift to go on with: the journal's last one, if it is the one that the configuration describes; else a new one.
-fn current_shift(shifts: &[Shift], configured: &Shift) -> (Arc<Shift>, bool) {
-    match shifts.last() {
-        // A directory with $SHIFT in it names the start of the shift that it was filled in for.
-        Some(last) if is_same(last, configured) => (Arc::new(last.clone()), false),
-        last => {
-            let after = last.map_or(i64::MIN, |last| last.id.0.saturating_add(1));
-            let id = ShiftId(configured.id.0.max(after));
-            (Arc::new(Shift { id, ..configured.clone() }), true)
-        }
-    }
-}
-
-fn is_same(last: &Shift, configured: &Shift) -> bool {
-    let stamp = (last.id.stamp(), configured.id.stamp());
-    let filled =
-        |shift: &Shift, stamp: &str| shift.user_dir.as_ref().map(|dir| dir.to_string().replace(stamp, ""));
-    (last.uid, last.gid, &last.places) == (configured.uid, configured.gid, &configured.places)
-        && filled(last, &stamp.0) == filled(configured, &stamp.1)
-}
-
 /// A ledger that knows what the journal knows, and what landed right before a crash.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn ledger(
     settings: Settings,
-    configured: &Shift,
+    current: &Arc<Shift>,
+    is_new: bool,
     opened: &mut Opened<Vec<LiveVersion>>,
     ramdisk: &Root,
     brands: BrandSpace,
@@ -46,14 +28,13 @@ pub(super) fn ledger(
     let (detectors, storages) = (settings.detectors.len(), settings.storages.len());
     let ids: Vec<Arc<str>> = settings.detectors.iter().map(|detector| Arc::clone(&detector.id)).collect();
     let began = Instant::now();
-    let (current, is_new) = current_shift(&opened.loaded.shifts, configured);
-    let mut ledger = Ledger::new(settings, Arc::clone(&current));
+    let mut ledger = Ledger::new(settings, Arc::clone(current));
     if is_new {
         // The first record: versions that belong to it may follow.
-        ledger.note(Record::Shift((*current).clone()), &mut out);
+        ledger.note(Record::Shift((**current).clone()), &mut out);
     }
-
-    for shift in &opened.loaded.shifts {
+    // As it was loaded, the current one may lack detectors that are new.
+    for shift in opened.loaded.shifts.iter().filter(|shift| shift.id != current.id) {
         ledger.restore_shift(Arc::new(shift.clone()));
     }
     for (shift, storage, tally) in &opened.loaded.tallies {
@@ -70,7 +51,9 @@ pub(super) fn ledger(
             restore(&mut ledger, version, storages, ramdisk, &mut out);
         }
     }
-    let adopted = adopt(&mut ledger, &current, &opened.loaded.shifts, &ids, ramdisk, brands, now, &mut out);
+    let mut found = branded(&ledger, current, &opened.loaded.shifts, &ids, ramdisk, brands);
+    leave_history_out(&mut found, &opened.journal);
+    let adopted = adopt(&mut ledger, found, now, &mut out);
     tracing::info!(
         versions = count,
         adopted,
@@ -100,7 +83,9 @@ fn restore(ledger: &mut Ledger, live: LiveVersion, storages: usize, ramdisk: &Ro
         }
     }
     let open = states.iter().any(|state| matches!(state, None | Some(CopyState::Queued)));
-    let local = if open { intact(ramdisk, &version) } else { Some(version.local) };
+    // An extra file is looked for when it is copied, and only the very file is taken then.
+    let elsewhere = ledger.counts_extra(version.detector);
+    let local = if open && !elsewhere { intact(ramdisk, &version) } else { Some(version.local) };
     let stored = states.iter().any(|state| matches!(state, Some(CopyState::Stored)));
     let id = version.version;
     let mut states_now = Vec::with_capacity(storages);
@@ -131,7 +116,7 @@ fn restore(ledger: &mut Ledger, live: LiveVersion, storages: usize, ramdisk: &Ro
         closed: None,
         copies: states_now.into(),
     };
-    ledger.restore(id, version, local);
+    ledger.restore(id, version, local, out);
 }
 
 /// The version's file on the ramdisk, if it is still that file with that content.
@@ -146,18 +131,24 @@ fn intact(ramdisk: &Root, version: &record::Version) -> Option<Local> {
     (same && hash_content(&file).ok()? == version.hash).then_some(local)
 }
 
-/// Takes in what landed but did not get into the journal; all of it where the journal was lost.
-#[allow(clippy::too_many_arguments)]
-fn adopt(
-    ledger: &mut Ledger,
+/// A file of ours on the ramdisk.
+struct Branded {
+    detector: DetectorIndex,
+    brand: Brand,
+    at: RelPath,
+    mode: u32,
+    local: Local,
+}
+
+/// The files of ours that no live version tells of.
+fn branded(
+    ledger: &Ledger,
     current: &Shift,
     shifts: &[Shift],
     ids: &[Arc<str>],
     ramdisk: &Root,
     brands: BrandSpace,
-    now: Now,
-    out: &mut Vec<Order>,
-) -> usize {
+) -> Vec<Branded> {
     let mut directories: Vec<Option<RelPath>> = shifts
         .iter()
         .chain([current])
@@ -166,7 +157,7 @@ fn adopt(
         .collect();
     directories.sort();
     directories.dedup();
-    let mut adopted = 0;
+    let mut all = Vec::new();
     for directory in directories {
         let walked = ramdisk.walk(directory.as_ref(), |found| {
             let Some(brand) = brands.read(&found.file) else { return };
@@ -174,8 +165,8 @@ fn adopt(
             let FileStat { ino, ctime_ns, mode, .. } = found.stat;
             let local = Local { ino, ctime_ns };
             let detector = DetectorIndex(index as u16);
-            if ledger.adopt(now, detector, brand, &found.path, mode & 0o777, local, out) {
-                adopted += 1;
+            if !ledger.knows(detector, &brand) {
+                all.push(Branded { detector, brand, at: found.path, mode: mode & 0o777, local });
             }
         });
         // A target that nothing has landed in yet does not exist.
@@ -183,5 +174,38 @@ fn adopt(
             tracing::debug!("{error}");
         }
     }
-    adopted
+    all
+}
+
+/// What was stored, and has left its detector, is remembered as history alone: it is not new.
+fn leave_history_out(found: &mut Vec<Branded>, journal: &Journal) {
+    if found.is_empty() {
+        return;
+    }
+    let key = |branded: &Branded| (branded.detector, branded.local.ino);
+    let mut by_file: HashMap<_, &Branded> = found.iter().map(|branded| (key(branded), branded)).collect();
+    let read = journal.history(|version| {
+        let key = (version.detector, version.local.ino);
+        let is_it = |branded: &&Branded| {
+            let Branded { brand, .. } = branded;
+            (&brand.path, brand.shift, brand.hash) == (&version.path, version.shift, version.hash)
+        };
+        if by_file.get(&key).is_some_and(is_it) {
+            by_file.remove(&key);
+        }
+    });
+    if let Err(error) = read {
+        tracing::error!("{error}: what is history may be stored a second time");
+    }
+    let new: HashSet<_> = by_file.into_keys().collect();
+    found.retain(|branded| new.contains(&key(branded)));
+}
+
+/// Takes in what landed but did not get into the journal; all of it where the journal was lost.
+fn adopt(ledger: &mut Ledger, found: Vec<Branded>, now: Now, out: &mut Vec<Order>) -> usize {
+    let adopt = |found: Branded| {
+        let Branded { detector, brand, at, mode, local } = found;
+        ledger.adopt(now, detector, brand, &at, mode, local, out)
+    };
+    found.into_iter().map(adopt).filter(|adopted| *adopted).count()
 }

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::record::Record;
+use crate::model::shift::Shift;
 
 use super::seal::Seal;
 use super::{DATABASE, JournalError, schema, shift_log};
@@ -78,6 +79,14 @@ impl Journal {
         database.commit(self.run, &batch[rest..], self.settings.history_versions)?;
         self.database = Some(database);
         Ok(())
+    }
+
+    /// Into the text log, durable on return: the next opening finds it there, whatever becomes of its record.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn remember_shift(&self, shift: &Shift) -> Result<(), JournalError> {
+        shift_log::append(&self.settings.state_dir, shift)
     }
 
     /// What is open, for questions; `None` after trouble.

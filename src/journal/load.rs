@@ -3,6 +3,7 @@
 use crate::model::file_version::VersionId;
 use crate::model::message::Message;
 use crate::model::record::{LiveVersion, Loaded};
+use crate::model::status::Told;
 
 use super::JournalError;
 use super::database::{Database, Name, damaged, sqlite};
@@ -51,13 +52,19 @@ impl Database {
             let storage = names.storage_index(row.storage).ok_or_else(|| unfit("unknown storage"))?;
             loaded.tallies.push((row.shift, storage, row.tally));
         }
-        let mut messages =
-            self.connection.prepare("SELECT at_ms, code, short, long FROM message ORDER BY num")?;
+        let mut messages = self
+            .connection
+            .prepare("SELECT num, count, at_ms, code, short, long FROM message ORDER BY num")?;
         let mut rows = messages.query([])?;
         while let Some(row) = rows.next()? {
-            let code: String = row.get(1)?;
+            let code: String = row.get(3)?;
             let code = serde_json::from_value(code.into()).map_err(|error| unfit(error.to_string()))?;
-            loaded.messages.push((row.get(0)?, Message { code, short: row.get(2)?, long: row.get(3)? }));
+            loaded.messages.push(Told {
+                number: row.get::<_, i64>(0)?.cast_unsigned(),
+                count: row.get::<_, i64>(1)?.cast_unsigned(),
+                at_ms: row.get(2)?,
+                message: Message { code, short: row.get(4)?, long: row.get(5)? },
+            });
         }
         Ok(loaded)
     }

@@ -8,6 +8,7 @@
 //! database is no error to SQLite: a damaged journal is never believed, it is set aside.
 
 mod database;
+mod history;
 mod load;
 mod query;
 mod record;

@@ -8,6 +8,7 @@ use crate::model::file_version::{StorageIndex, VersionId};
 use crate::model::message::Message;
 use crate::model::record::{CopyState, Record, Tally};
 use crate::model::shift::ShiftId;
+use crate::model::status::Told;
 
 use super::JournalError;
 use super::database::{Database, Names, sqlite};
@@ -120,7 +121,7 @@ impl Change<'_> {
                 self.count_all(*shift, |delta| delta.superseded += int(*count));
                 Ok(())
             }
-            Record::Message { at_ms, message } => self.message(*at_ms, message),
+            Record::Message(told) => self.message(told),
         }
     }
 
@@ -249,15 +250,17 @@ impl Change<'_> {
         Ok(())
     }
 
-    fn message(&mut self, at_ms: i64, message: &Message) -> rusqlite::Result<()> {
-        let code = serde_json::to_string(&message.code)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        let mut statement = self
-            .connection
-            .prepare_cached("INSERT INTO message (at_ms, code, short, long) VALUES (?,?,?,?)")?;
-        statement.execute(params![at_ms, code.trim_matches('"'), message.short, message.long])?;
-        let oldest = self.connection.last_insert_rowid().saturating_sub(MESSAGES_KEPT);
-        self.connection.prepare_cached("DELETE FROM message WHERE num <= ?")?.execute([oldest])?;
+    fn message(&mut self, told: &Told) -> rusqlite::Result<()> {
+        let Told { number, count, at_ms, message } = told;
+        let mut statement = self.connection.prepare_cached(
+            "INSERT OR REPLACE INTO message (num, count, at_ms, code, short, long) VALUES (?,?,?,?,?,?)",
+        )?;
+        let Message { code, short, long } = message;
+        statement.execute(params![int(*number), int(*count), at_ms, code.name(), short, long])?;
+        // Numbers have gaps.
+        let surplus =
+            "DELETE FROM message WHERE num <= (SELECT num FROM message ORDER BY num DESC LIMIT 1 OFFSET ?)";
+        self.connection.prepare_cached(surplus)?.execute([MESSAGES_KEPT])?;
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use super::rows::unfit;
 
 /// `MIGRATIONS[n]` brings `user_version` n to n + 1.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         run INTEGER NOT NULL,           -- counts the openings that wrote something
@@ -87,7 +88,12 @@ const MIGRATIONS: [&str; 1] = ["
         short TEXT NOT NULL,
         long TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "
+    -- Messages that it stands for.
+    ALTER TABLE message ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
+",
+];
 
 /// The schema that this program writes.
 pub const SCHEMA: i64 = MIGRATIONS.len() as i64;

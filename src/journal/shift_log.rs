@@ -44,7 +44,8 @@ pub fn read(state_dir: &Path) -> Result<Vec<Shift>, JournalError> {
             None => tracing::warn!("{NAME}: skipped a line that is torn or damaged"),
         }
     }
-    // A commit that was tried again may have logged its shift twice.
+    // A commit that was tried again may have logged its shift twice; one that got a new detector is there again, the last line counts.
+    shifts.reverse();
     shifts.sort_by_key(|shift: &Shift| shift.id);
     shifts.dedup_by_key(|shift| shift.id);
     Ok(shifts)
@@ -120,6 +121,16 @@ mod tests {
             let expected = 1 + before.min(2);
             assert!(read.len() == expected || read.len() == (expected + 1).min(3), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn of_one_shift_the_last_line_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let longer = Shift { places: [shift(1_000).places, shift(1_000).places].concat(), ..shift(1_000) };
+        for shift in [shift(1_000), shift(2_000), longer.clone()] {
+            append(dir.path(), &shift).unwrap();
+        }
+        assert_eq!(read(dir.path()).unwrap(), [longer, shift(2_000)]);
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl<R: FnMut(LandReport)> Lander for Files<R> {
             attributes: Attributes { uid, gid, mode: header.mode, mtime_ns: header.identity.mtime_ns },
             directories: &|_: &RelPath| DirAttributes { uid, gid, mode: DIRECTORY_MODE },
             brand: &brand,
-            occupied: Occupied::Refuse,
+            occupied: if job.replace_past { Occupied::Past } else { Occupied::Refuse },
             just_before_rename: &|| true,
         };
         let published = self.staging.publish(staged, &publication).map_err(|error| match error {

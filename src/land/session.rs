@@ -178,7 +178,7 @@ fn hear(
             Fact::Declined { transfer, why }
         }
         FromDetector::Gone { offers } => Fact::Gone { detector, offers },
-        FromDetector::ShiftWord { .. } => return None,
+        FromDetector::ShiftWord { shift } => Fact::ShiftWord { detector, shift },
         FromDetector::ClockReply { sent_ns, received_ns, replied_ns } => {
             let offset_ns = clock.reply(sent_ns, received_ns, replied_ns, wall_ns());
             Fact::Clock { detector, offset_ns }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::extra::EXTRA;
 use super::file_version::{DetectorIndex, Hash, Identity, StorageIndex, TransferId, VersionId};
 use super::path::RelPath;
 use super::shift::{Shift, ShiftId};
@@ -43,6 +44,8 @@ pub struct LandJob {
     pub at: RelPath,
     /// As offered.
     pub offered: Identity,
+    /// The name may hold the same file of another shift, which is safe on the internal storage: it is replaced.
+    pub replace_past: bool,
 }
 
 /// How a transfer ended on the PPU.
@@ -136,10 +139,17 @@ pub struct CopyJob {
 /// A verified replica that a copy is made from (SPEC 3.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The landed file; the copy is refused if it is another one by now.
+    /// The landed file, or the extra file that was handed over; the copy is refused if it is another one by now.
     Ramdisk(Local),
     /// The copy on another storage; this one takes its name only if what was read has the version's hash.
     Stored(StorageIndex),
+}
+
+impl Brand {
+    /// Of an extra file.
+    pub fn is_extra(&self) -> bool {
+        self.detector == EXTRA
+    }
 }
 
 impl CopyJob {

@@ -1,6 +1,7 @@
 //! The vocabulary and the rules, without IO and without a clock: time comes in as an argument.
 
 pub mod catalog;
+pub mod extra;
 pub mod file_version;
 pub mod job;
 pub mod ledger;
@@ -9,7 +10,11 @@ pub mod offer;
 pub mod pacing;
 pub mod path;
 pub mod record;
+pub mod release;
 pub mod replica_path;
 pub mod send;
 pub mod shift;
+pub mod shift_report;
+pub mod shift_request;
 pub mod status;
+pub mod teller;

@@ -24,6 +24,10 @@ pub struct Heartbeat {
     pub ramdisk_total: u64,
     /// Free there, bytes.
     pub ramdisk_free: u64,
+    /// Files that were released since the daemon's start.
+    pub released_files: u64,
+    /// Their bytes.
+    pub released_bytes: u64,
 }
 
 /// One closed file.

@@ -98,6 +98,15 @@ impl RelPath {
         Ok(Self(bytes.into()))
     }
 
+    /// Another name in the same directory; `None` where it is none, or the path becomes too long.
+    pub fn beside(&self, name: &[u8]) -> Option<RelPath> {
+        let name = RelPath::new(name).ok().filter(|name| name.parent().is_none())?;
+        match self.parent() {
+            Some(parent) => parent.join(&name).ok(),
+            None => Some(name),
+        }
+    }
+
     /// Where the `nth` file (from 0) of that name goes when it has to make room for another shift's: `NAME.~STAMP~` in the same directory.
     pub fn set_aside(&self, stamp: &str, nth: usize) -> Option<RelPath> {
         let name = aside_name(self.name(), stamp, nth);

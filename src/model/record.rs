@@ -2,9 +2,9 @@
 
 use super::file_version::{DetectorIndex, Hash, Identity, StorageIndex, VersionId};
 use super::job::Local;
-use super::message::Message;
 use super::path::RelPath;
 use super::shift::{Shift, ShiftId};
+use super::status::Told;
 
 /// One fact. Every fact stands for itself: a journal that has them all up to some point knows the state at
 /// that point. `storage` is always a configured one.
@@ -90,12 +90,7 @@ pub enum Record {
         count: u64,
     },
     /// A message to keep; the journal keeps the newest.
-    Message {
-        /// When, milliseconds since the epoch.
-        at_ms: i64,
-        /// What.
-        message: Message,
-    },
+    Message(Told),
 }
 
 /// A landed version, as the journal remembers it.
@@ -187,8 +182,8 @@ pub struct Loaded {
     pub tallies: Vec<(ShiftId, StorageIndex, Tally)>,
     /// The next number to give.
     pub next_version: VersionId,
-    /// The newest messages with their times in milliseconds since the epoch, oldest first.
-    pub messages: Vec<(i64, Message)>,
+    /// The newest messages, oldest first.
+    pub messages: Vec<Told>,
     /// Ids of detectors that are no longer configured; their indexes follow the last configured one's.
     pub former_detectors: Vec<String>,
     /// Ids of storages that are no longer configured; their indexes follow the last configured one's.

@@ -63,6 +63,25 @@ impl Target {
         Ok(Self { private: optional(private)?, replicated: optional(replicated)? })
     }
 
+    /// The part that storages replicate; `None`: nothing of it.
+    pub fn replicated(&self) -> Option<&RelPath> {
+        self.replicated.as_ref()
+    }
+
+    /// As it is written in a configuration whose ramdisk is `ramdisk`.
+    pub fn written(&self, ramdisk: &[u8]) -> Vec<u8> {
+        let mut whole = trim_end(ramdisk).to_vec();
+        if let Some(private) = &self.private {
+            whole.push(b'/');
+            whole.extend_from_slice(private.as_bytes());
+        }
+        if let Some(replicated) = &self.replicated {
+            whole.extend_from_slice(b"/./");
+            whole.extend_from_slice(replicated.as_bytes());
+        }
+        whole
+    }
+
     /// The directory below the ramdisk that is this target; `None` is the ramdisk itself.
     pub fn directory(&self) -> Option<RelPath> {
         join([self.private.as_ref(), self.replicated.as_ref()]).ok().flatten()
@@ -139,6 +158,7 @@ mod tests {
             let text = |p: RelPath| String::from_utf8(p.into()).unwrap();
             assert_eq!(text(target.landing(Some(&user), &path).unwrap()), landing);
             assert_eq!(text(target.replica(Some(&user), &path).unwrap()), replica);
+            assert_eq!(Target::parse(b"/ramdisk", &target.written(b"/ramdisk/")), Ok(target));
         };
         check("/ramdisk/./imgdir", "imgdir/500_501/p/q", "imgdir/500_501/p/q");
         check("/ramdisk/imgdir", "imgdir/500_501/p/q", "500_501/p/q");

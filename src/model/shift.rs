@@ -10,6 +10,20 @@ use super::replica_path::Target;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ShiftId(pub i64);
 
+/// When a shift began, as the PPU tells it to a detector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Began {
+    /// It is the first of all: what was there before is its, too.
+    Ever,
+    /// This moment.
+    Now,
+    /// A while before this moment; no clock is asked.
+    Ago {
+        /// Microseconds.
+        us: u64,
+    },
+}
+
 /// Who gets the files (SPEC 2.1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shift {
@@ -67,6 +81,9 @@ impl Shift {
 }
 
 impl ShiftId {
+    /// No shift that there is: what a detector says of files whose shift it cannot tell.
+    pub const UNKNOWN: Self = Self(0);
+
     /// `20260131-235959`, UTC: sorts as time does and suits a file name.
     pub fn stamp(self) -> String {
         let start = jiff::Timestamp::from_millisecond(self.0).unwrap_or_default();

@@ -98,6 +98,9 @@ pub struct Detector {
     pub in_flight: u64,
     /// Of them: waiting for room on the PPU's ramdisk.
     pub no_room: u64,
+    /// Of them: held, as no shift that the PPU knows covers them.
+    #[serde(default)]
+    pub held: u64,
     /// Landed since the daemon's start.
     pub landed: Amount,
     /// Landed of late.
@@ -108,6 +111,8 @@ pub struct Detector {
     pub integrity_errors: u64,
     /// Symlinks, devices and sockets there, which are not transferred.
     pub skipped: u64,
+    /// Removed from the detector's ramdisk by its daemon, when they were safe, since its start.
+    pub released: Amount,
     /// The detector's ramdisk.
     pub ramdisk: Room,
     /// What failed last, for people.
@@ -289,6 +294,10 @@ pub struct Percentiles {
 /// A message that was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
+    /// Grows from message to message, also over restarts; not without gaps.
+    pub number: u64,
+    /// Messages that it stands for: more than one where it sums up.
+    pub count: u64,
     /// When.
     pub at_ms: i64,
     /// What.
@@ -330,8 +339,13 @@ mod tests {
         assert_eq!(serde_json::to_string(&link).unwrap(), json);
         assert_eq!(serde_json::from_str::<Link>(json).unwrap(), link);
 
-        let told = Told { at_ms: 1, message: Message::new(Code::DataLost, "a_001.cbf", "long") };
-        let json = r#"{"at_ms":1,"code":"DATA_LOST","short":"a_001.cbf","long":"long"}"#;
+        let told = Told {
+            number: 7,
+            count: 1,
+            at_ms: 1,
+            message: Message::new(Code::DataLost, "a_001.cbf", "long"),
+        };
+        let json = r#"{"number":7,"count":1,"at_ms":1,"code":"DATA_LOST","short":"a_001.cbf","long":"long"}"#;
         assert_eq!(serde_json::to_string(&told).unwrap(), json);
         assert_eq!(serde_json::from_str::<Told>(json).unwrap(), told);
     }

@@ -39,6 +39,8 @@ pub struct Attributes {
 pub enum Occupied {
     /// Nothing: [`PublishError::Foreign`].
     Refuse,
+    /// Nothing, but that the same file of another shift is replaced.
+    Past,
     /// Rename it to `NAME.~SHIFT~` first, unless it is another file of the same shift (SPEC 2.5, 3.2).
     SetAside,
     /// The same, but what we brought for another shift is replaced (`replace_other_shift`).
@@ -185,18 +187,42 @@ impl Staging {
             Occupant::Ours(seen, _held) => return self.exchange(staged, parent, publication, seen),
             Occupant::Foreign(seen, brand, held) => (seen, brand, held),
         };
-        // A name belongs to the first file of a shift that took it (SPEC 3.2).
-        let same_shift = brand.as_ref().is_some_and(|brand| brand.shift == publication.brand.shift);
+        // A name belongs to the first file of a shift that took it (SPEC 3.2). An image does not wait for a user's extra file, and
+        // that moves nothing but the same user's same file (SPEC 3.9).
+        let ours = publication.brand;
+        let refused = match &brand {
+            Some(brand) if ours.is_extra() => {
+                brand.shift == ours.shift || !brand.is_extra() || brand.path != ours.path
+            }
+            Some(brand) => brand.shift == ours.shift && !brand.is_extra(),
+            None => ours.is_extra(),
+        };
         let regular = seen.kind() == FileType::RegularFile;
-        if publication.occupied == Occupied::Refuse || same_shift || !regular {
+        let same_file = |brand: &Brand| {
+            (&brand.detector, &brand.path) == (&publication.brand.detector, &publication.brand.path)
+        };
+        let refused = refused
+            || match publication.occupied {
+                Occupied::Refuse => true,
+                Occupied::Past if regular && !refused && brand.as_deref().is_some_and(same_file) => {
+                    return self.exchange(staged, parent, publication, seen);
+                }
+                Occupied::Past => true,
+                Occupied::SetAside | Occupied::Overwrite => false,
+            };
+        if refused || !regular {
             return Err(PublishError::Foreign { brand });
         }
-        if publication.occupied == Occupied::Overwrite && brand.is_some() {
+        if publication.occupied == Occupied::Overwrite
+            && brand.as_ref().is_some_and(|brand| brand.is_extra() == ours.is_extra())
+        {
             return self.exchange(staged, parent, publication, seen);
         }
         let shift = brand.map_or(ShiftId(seen.mtime_ns / 1_000_000), |brand| brand.shift);
         let moved = self.set_aside(parent, name, parent, name, &shift.stamp());
-        moved.map_err(|errno| self.root().error("set aside", Some(publication.at), errno).into())
+        moved
+            .map(|aside| aside.map(Replaced::SetAside))
+            .map_err(|errno| self.root().error("set aside", Some(publication.at), errno).into())
     }
 
     /// What has the name.
@@ -288,15 +314,15 @@ impl Staging {
         Err(PublishError::Foreign { brand: None })
     }
 
-    /// Renames `from` in `dir` to `NAME.~STAMP~` in `parent`. `None`: it has vanished.
-    fn set_aside(
+    /// Renames `from` in `dir` to `NAME.~STAMP~` in `parent`, and says its name there. `None`: it has vanished.
+    pub(super) fn set_aside(
         &self,
         dir: impl AsFd,
         from: &[u8],
         parent: &OwnedFd,
         name: &[u8],
         stamp: &str,
-    ) -> Result<Option<Replaced>, Errno> {
+    ) -> Result<Option<Vec<u8>>, Errno> {
         for n in 0..ASIDE_TRIES {
             let aside = aside_name(name, stamp, n);
             let renamed = if self.rename_flags() {
@@ -306,7 +332,7 @@ impl Staging {
                     .and_then(|()| rustix::fs::unlinkat(&dir, from, AtFlags::empty()))
             };
             match renamed {
-                Ok(()) => return Ok(Some(Replaced::SetAside(aside))),
+                Ok(()) => return Ok(Some(aside)),
                 Err(Errno::EXIST) => {}
                 Err(Errno::NOENT) => return Ok(None),
                 Err(errno) => return Err(errno),

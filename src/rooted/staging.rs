@@ -1,20 +1,24 @@
 //! A private directory on the root's own file system, where files are made before they are published.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::brand::BrandSpace;
+use super::note::PutBack;
 use super::root::{FileStat, Root, RootError};
 
 /// Name of the staging directory in its root.
 pub const STAGING_NAME: &str = ".ppu-uringd";
 /// How many taken names [`Staging::stage`] passes over.
 const NAME_TRIES: usize = 1000;
+/// Numbers the names that this process gives, whichever [`Staging`] gives them: several may serve one directory.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// The staging directory of a root: 0700, ours, on the same mount.
 #[derive(Debug)]
@@ -22,7 +26,8 @@ pub struct Staging {
     root: Arc<Root>,
     /// Shared with every staged file, which outlives neither it nor its root's mount.
     dir: Arc<OwnedFd>,
-    next: AtomicU64,
+    /// Part of every name given, to tell what others left from what is in hand.
+    hand: Hand,
     brands: BrandSpace,
     /// renameat2 takes NOREPLACE and EXCHANGE here; NFS, for one, takes neither.
     rename_flags: bool,
@@ -33,6 +38,8 @@ pub struct Staging {
 pub struct Swept {
     /// Unpublished remains that were removed.
     pub removed: usize,
+    /// Files that were being taken away, put back for whoever has a reason to take them again.
+    pub put_back: usize,
     /// Things that may be somebody's, left where they are.
     pub kept: usize,
 }
@@ -64,13 +71,8 @@ impl Staging {
             rustix::fs::fchmod(&dir, Mode::RWXU).map_err(|errno| error("chmod", errno))?;
         }
         let brands = BrandSpace::probe(&dir);
-        let mut staging = Self {
-            root: root.clone(),
-            dir: Arc::new(dir),
-            next: AtomicU64::new(0),
-            brands,
-            rename_flags: true,
-        };
+        let mut staging =
+            Self { root: root.clone(), dir: Arc::new(dir), hand: Hand::new(), brands, rename_flags: true };
         staging.rename_flags = staging.takes_rename_flags().map_err(|errno| error("rename in", errno))?;
         Ok(staging)
     }
@@ -85,20 +87,30 @@ impl Staging {
         self.brands
     }
 
-    /// Removes what an earlier process left. Call it before anything is staged.
+    /// Removes what an earlier process left, and puts back what it was taking away.
     ///
     /// # Errors
     /// Whatever listing the directory says. What cannot be removed is counted as kept.
     pub fn sweep(&self) -> Result<Swept, RootError> {
         let error = |errno| self.root.error("sweep staging of", None, errno);
         let mut swept = Swept::default();
-        for entry in rustix::fs::Dir::read_from(&self.dir).map_err(error)? {
-            let entry = entry.map_err(error)?;
+        let mut entries = rustix::fs::Dir::read_from(&self.dir)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(error)?;
+        // Notes before what they speak of.
+        entries.sort_by_key(|entry| !entry.file_name().to_bytes().starts_with(b"note-"));
+        for entry in entries {
             let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
+            if matches!(name.to_bytes(), b"." | b"..") || Hand::holds(name.to_bytes()) {
                 continue;
             }
             let removed = match name.to_bytes().split(|&b| b == b'-').next() {
+                Some(b"note") => {
+                    self.sweep_noted(name.to_bytes(), &mut swept);
+                    continue;
+                }
+                // Counted with its note.
+                Some(b"take") if FileStat::of_name(&self.dir, name.to_bytes()).is_err() => continue,
                 Some(b"new") => rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()),
                 Some(b"dir") => rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR),
                 // Left by an exchange: a file of ours, or one that somebody put there in that very moment.
@@ -113,6 +125,30 @@ impl Staging {
             }
         }
         Ok(swept)
+    }
+
+    fn sweep_noted(&self, note: &[u8], swept: &mut Swept) {
+        let shown = crate::model::path::printable(note);
+        match self.put_back_noted(note) {
+            Ok(PutBack::Nothing) => swept.removed += 1,
+            Ok(PutBack::Done) => swept.put_back += 1,
+            Ok(PutBack::Beside(name)) => {
+                swept.put_back += 1;
+                let name = crate::model::path::printable(&name);
+                tracing::warn!(
+                    "{}: a file that was being taken away is kept as {name}",
+                    self.path().display()
+                );
+            }
+            // The file itself is counted as kept.
+            Ok(PutBack::Stays) => {
+                tracing::warn!(
+                    "{}: what {shown} speaks of stays in staging: look at it",
+                    self.path().display()
+                );
+            }
+            Err(errno) => tracing::warn!("{}: {shown}: {errno}", self.path().display()),
+        }
     }
 
     /// A new empty file, 0600, which nobody else can reach.
@@ -137,12 +173,21 @@ impl Staging {
 
     /// A name that no other file of this process has.
     pub(super) fn unique(&self, kind: &str) -> String {
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("{kind}-{}-{n}", std::process::id())
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        format!("{kind}-{}-{n}", self.hand.token)
     }
 
     pub(super) fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    pub(super) fn shared_dir(&self) -> Arc<OwnedFd> {
+        self.dir.clone()
+    }
+
+    /// For messages.
+    pub(super) fn path(&self) -> PathBuf {
+        self.root.path().join(STAGING_NAME)
     }
 
     pub(super) fn rename_flags(&self) -> bool {
@@ -160,6 +205,12 @@ impl Staging {
         }
         rustix::fs::linkat(&self.dir, temp, to, name, AtFlags::empty())?;
         rustix::fs::unlinkat(&self.dir, temp, AtFlags::empty())
+    }
+
+    /// What is made from now on is an earlier process's.
+    #[cfg(test)]
+    pub(super) fn be_another_process(&mut self, token: &str) {
+        self.hand = Hand { token: token.to_owned() };
     }
 
     /// As on a file system without extended attributes and rename flags.
@@ -187,6 +238,48 @@ impl Staging {
         let file = rustix::fs::openat(&self.dir, name, flags, Mode::empty());
         file.is_ok_and(|file| self.brands.read(file).is_some())
     }
+}
+
+/// Marks the names that one [`Staging`] gives, until it ends: what bears the mark of one that has ended is nobody's, also where
+/// that was in this process (a disk lost its power, and was mounted again).
+#[derive(Debug)]
+struct Hand {
+    token: String,
+}
+
+/// Tokens of those that have not ended.
+static HANDS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+impl Hand {
+    fn new() -> Self {
+        let token = format!("{:x}.{}", process_token(), NEXT.fetch_add(1, Ordering::Relaxed));
+        HANDS.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone());
+        Self { token }
+    }
+
+    /// Whether `name` was given by one that has not ended.
+    fn holds(name: &[u8]) -> bool {
+        let token = name.split(|&b| b == b'-').nth(1).and_then(|token| std::str::from_utf8(token).ok());
+        token.is_some_and(|token| HANDS.lock().unwrap_or_else(PoisonError::into_inner).contains(token))
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        HANDS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.token);
+    }
+}
+
+/// Unlike a process id, never an earlier process's (in a container every one may be 1).
+fn process_token() -> u64 {
+    static TOKEN: OnceLock<u64> = OnceLock::new();
+    *TOKEN.get_or_init(|| {
+        // Without randomness at hand (early at boot), the time tells processes apart.
+        getrandom::u64().unwrap_or_else(|_| {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            since.map_or(0, |since| since.as_nanos() as u64)
+        })
+    })
 }
 
 /// A file without a public name yet. Dropped before it is published, it leaves nothing behind.
@@ -273,6 +366,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_hand_stays_and_what_one_left_that_has_ended_goes() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = temp.path().join(STAGING_NAME);
+        let first = staging(temp.path()).unwrap();
+        let second = staging(temp.path()).unwrap();
+        let staged = first.stage().unwrap();
+        let name = staged.name().to_owned();
+        assert_eq!(second.sweep().unwrap(), Swept::default());
+        assert!(at.join(&name).exists());
+        drop((staged, first));
+        // It comes back with its disk.
+        std::fs::write(at.join(&name), "").unwrap();
+        assert_eq!(second.sweep().unwrap(), Swept { removed: 1, ..Swept::default() });
+    }
+
+    #[test]
     fn remains_of_a_crash_are_swept_and_nothing_else() {
         let temp = tempfile::tempdir().unwrap();
         let staging = staging(temp.path()).unwrap();
@@ -281,7 +390,7 @@ mod tests {
             std::fs::write(at.join(name), name).unwrap();
         }
         std::fs::create_dir(at.join("dir-1-4")).unwrap();
-        assert_eq!(staging.sweep().unwrap(), Swept { removed: 3, kept: 2 });
+        assert_eq!(staging.sweep().unwrap(), Swept { removed: 3, put_back: 0, kept: 2 });
         assert!(at.join("swap-1-3").exists() && at.join("users.txt").exists());
     }
 }

@@ -433,10 +433,10 @@ fn without_rename_flags_and_brands() {
 }
 
 /// A tmpfs of its own, unmounted when dropped.
-struct Tmpfs(TempDir);
+pub(super) struct Tmpfs(TempDir);
 
 impl Tmpfs {
-    fn new(options: &str) -> Option<Self> {
+    pub(super) fn new(options: &str) -> Option<Self> {
         let temp = tempfile::tempdir().unwrap();
         let options = std::ffi::CString::new(options).unwrap();
         let mounted = rustix::mount::mount(
@@ -453,6 +453,12 @@ impl Tmpfs {
                 None
             }
         }
+    }
+}
+
+impl Tmpfs {
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 

@@ -132,6 +132,8 @@ async fn greet(
             let Some(active) = desk.session(session) else {
                 return refuse(stream, server, Refusal::UnknownSession).await;
             };
+            // The PPU speaks of shifts after it has all its connections.
+            desk.catalog.borrow_mut().session_goes_on(std::time::Instant::now());
             welcome(&mut stream, server).await?;
             attach(stream, &active, start_stream)?;
             Ok(None)

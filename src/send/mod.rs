@@ -2,8 +2,11 @@
 
 pub mod jobs;
 pub mod listen;
+pub mod release;
 pub mod session;
 pub mod settle;
+pub mod shift_log;
+pub mod shifts;
 mod source;
 mod spliced;
 mod staged;

@@ -15,7 +15,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::jobs::Jobs;
 use super::listen::short;
-use crate::model::catalog::{Catalog, Event, Word};
+use super::shifts::Shifts;
+use crate::model::catalog::{Announced, Catalog, Event, Word};
 use crate::model::offer::{Heartbeat, OFFER_PAGE_FILES, OFFER_WINDOW};
 use crate::model::send::SendReport;
 use crate::wire::control::{FromDetector, FromPpu};
@@ -33,6 +34,8 @@ const WRITE_BYTES: usize = 256 << 10;
 /// Most answers that wait to be written. A window of offers may end all at once, with as many wants declined; beyond that the PPU asks
 /// and does not listen.
 const UNSAID_MAX: usize = 4 * OFFER_WINDOW;
+/// Pause before a mark that could not be made is tried again.
+const MARK_AGAIN: Duration = Duration::from_secs(1);
 /// Longest wait for the last words of a session.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -56,8 +59,14 @@ pub struct Desk {
     pub catalog: RefCell<Catalog>,
     /// The catalog may have something to say.
     pub news: Notify,
+    /// Files may have become safe, or a release may go on.
+    pub safer: Notify,
     /// Looks up the rest of a heartbeat: skipped files and room on the ramdisk.
     pub vitals: Box<dyn Fn() -> Heartbeat>,
+    /// Clock, marks and log of shifts.
+    shifts: Box<dyn Shifts>,
+    /// A mark could not be made: when it is tried again.
+    mark_again: Cell<Option<Instant>>,
     active: RefCell<Option<Rc<RefCell<Active>>>>,
     /// A session has ended.
     ended: Notify,
@@ -85,11 +94,14 @@ struct Dismissal {
 
 impl Desk {
     /// Nobody is here.
-    pub fn new(catalog: Catalog, vitals: Box<dyn Fn() -> Heartbeat>) -> Self {
+    pub fn new(catalog: Catalog, vitals: Box<dyn Fn() -> Heartbeat>, shifts: Box<dyn Shifts>) -> Self {
         Self {
             catalog: RefCell::new(catalog),
             news: Notify::new(),
+            safer: Notify::new(),
             vitals,
+            shifts,
+            mark_again: Cell::new(None),
             active: RefCell::new(None),
             ended: Notify::new(),
         }
@@ -102,6 +114,38 @@ impl Desk {
             catalog.event(now, event);
         }
         catalog.tick(now);
+        self.tend_shifts(&mut catalog);
+    }
+
+    /// To be called every second or so.
+    pub fn look_at_clock(&self) {
+        let mut catalog = self.catalog.borrow_mut();
+        catalog.look_at_clock(self.shifts.now());
+        self.tend_shifts(&mut catalog);
+    }
+
+    /// What was to be remembered of shifts, is.
+    pub fn shifts_saved(&self, revision: u64) {
+        self.catalog.borrow_mut().shifts_saved(revision);
+        self.news.notify_one();
+    }
+
+    /// Makes the marks and writes the log that the catalog asks for.
+    fn tend_shifts(&self, catalog: &mut Catalog) {
+        let too_early = || self.mark_again.get().is_some_and(|again| Instant::now() < again);
+        if let Some(number) = catalog.mark_due()
+            && !too_early()
+        {
+            let before = self.shifts.now();
+            let made = self.shifts.mark(number);
+            catalog.marked(number, before, self.shifts.now(), made);
+            self.mark_again.set((!made).then(|| Instant::now() + MARK_AGAIN));
+        }
+        if let Some((revision, spans)) = catalog.unsaved_shifts()
+            && self.shifts.save(revision, spans)
+        {
+            catalog.shifts_saved(revision);
+        }
     }
 
     /// Ends the present session and waits for its end.
@@ -308,16 +352,25 @@ fn hear(
 ) -> Option<SessionEnd> {
     let mut catalog = desk.catalog.borrow_mut();
     match message {
-        // Release, which needs `Stored`, is not built yet.
-        FromPpu::Heartbeat | FromPpu::Stored { .. } => {}
-        FromPpu::ShiftBegan { shift, source } => catalog.shift_began(shift, source),
+        FromPpu::Heartbeat => {}
+        FromPpu::ShiftBegan { shift, source, began, more } => {
+            catalog.shift_began(desk.shifts.now(), Announced { shift, source, began, more });
+            desk.tend_shifts(&mut catalog);
+        }
         FromPpu::Want { wants } => {
             let now = Instant::now();
             for job in wants.into_iter().filter_map(|wanted| catalog.want(now, wanted)) {
                 queue.push(job);
             }
         }
-        FromPpu::Have { offers } | FromPpu::Landed { offers } => catalog.landed(Instant::now(), &offers),
+        FromPpu::Have { offers } | FromPpu::Landed { offers } => {
+            catalog.landed(Instant::now(), &offers);
+            desk.safer.notify_one();
+        }
+        FromPpu::Stored { offers } => {
+            catalog.stored(&offers);
+            desk.safer.notify_one();
+        }
         FromPpu::Fell { offers } => catalog.fell(&offers),
         FromPpu::ClockProbe { sent_ns } => {
             let received_ns = wall_ns();
@@ -343,12 +396,17 @@ async fn write(
     let mut due = true; // a heartbeat first of all
     let mut frames = Vec::new();
     loop {
-        let counts = desk.catalog.borrow().counts();
+        let (counts, released) = {
+            let catalog = desk.catalog.borrow();
+            (catalog.counts(), catalog.released())
+        };
         if due || (counts.backlog_files == 0) != was_empty {
             due = false;
             was_empty = counts.backlog_files == 0;
             let (backlog_files, backlog_bytes) = (counts.backlog_files, counts.backlog_bytes);
-            let beat = Heartbeat { backlog_files, backlog_bytes, ..(desk.vitals)() };
+            let (released_files, released_bytes) = released;
+            let vitals = (desk.vitals)();
+            let beat = Heartbeat { backlog_files, backlog_bytes, released_files, released_bytes, ..vitals };
             put(&mut frames, FromDetector::Heartbeat(beat));
         }
         for reply in replies.borrow_mut().drain(..) {

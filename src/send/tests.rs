@@ -16,12 +16,13 @@ use tokio::time::timeout;
 use super::jobs::{Jobs, Next};
 use super::listen::{self, Door};
 use super::session::{Desk, Heard, StartStream};
-use crate::model::catalog::{Catalog, Event};
+use super::shifts::Shifts;
+use crate::model::catalog::{Catalog, Event, KnownSpan, Moment};
 use crate::model::file_version::{Identity, OfferId, TransferId};
 use crate::model::offer::{Decline, Heartbeat, Wanted, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::send::{SendOutcome, SendReport};
-use crate::model::shift::ShiftId;
+use crate::model::shift::{Began, ShiftId};
 use crate::wire::control::{FromDetector, FromPpu};
 use crate::wire::frame::{self, Decoder};
 use crate::wire::handshake::{Client, HandshakeError, Key, MAX_UNFINISHED, PpuId, Role, SessionId};
@@ -29,6 +30,23 @@ use crate::wire::handshake::{Client, HandshakeError, Key, MAX_UNFINISHED, PpuId,
 const PATIENCE: Duration = Duration::from_secs(20);
 const PPU: PpuId = PpuId([1; 16]);
 const IDENTITY: Identity = Identity { size: 5, mtime_ns: 1, ino: 1, ctime_ns: 1 };
+
+/// Remembers nothing, marks nothing.
+struct NoShifts;
+
+impl Shifts for NoShifts {
+    fn now(&self) -> Moment {
+        Moment { at: Instant::now(), file_ns: 1 }
+    }
+
+    fn mark(&self, _: u64) -> bool {
+        false
+    }
+
+    fn save(&self, _: u64, _: Vec<KnownSpan>) -> bool {
+        true
+    }
+}
 
 /// A detector whose streams do as the test says.
 struct Rig {
@@ -55,7 +73,7 @@ fn with_detector<F: Future<Output = ()>>(test: impl FnOnce(Rig) -> F) {
         catalog.event(now, Event::ScanBegins);
         catalog.event(now, Event::ScanEnds);
         let vitals = || Heartbeat { skipped: 3, ..Heartbeat::default() };
-        let desk = Rc::new(Desk::new(catalog, Box::new(vitals)));
+        let desk = Rc::new(Desk::new(catalog, Box::new(vitals), Box::new(NoShifts)));
         let streams = Rc::new(RefCell::new(Vec::new()));
         let started = Rc::clone(&streams);
         let start: StartStream = Rc::new(move |connection, jobs, outlet| {
@@ -144,7 +162,8 @@ impl Ppu {
 
     /// Begins the shift; answers with the manifest's files.
     async fn manifest(&mut self) -> Vec<OfferId> {
-        self.say(FromPpu::ShiftBegan { shift: ShiftId(1), source: None }).await;
+        self.say(FromPpu::ShiftBegan { shift: ShiftId(1), source: None, began: Began::Ever, more: false })
+            .await;
         assert_eq!(self.hear().await, Some(FromDetector::ShiftWord { shift: ShiftId(1) }));
         assert_eq!(self.hear().await, Some(FromDetector::ManifestBegin));
         let mut offers = Vec::new();

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::mount::Unavailable;
 use super::writer::Settings;
+use crate::model::extra::ExtraPath;
 use crate::model::job::{CopyJob, CopyOutcome};
 use crate::model::path::{RelPath, printable};
 use crate::rooted::{
@@ -142,12 +143,9 @@ impl Copy {
         if job.superseded.load(Ordering::Relaxed) {
             return Err(CopyOutcome::Superseded.into());
         }
-        let (source, stat) = settings.ramdisk.open_file(&job.from).map_err(|error| match error.errno {
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL => {
-                CopyOutcome::SourceLost(error.to_string())
-            }
-            errno => of_errno(errno, error.to_string()),
-        })?;
+        let opened =
+            if job.brand.is_extra() { open_handed(job, settings) } else { open_landed(job, settings) };
+        let (source, stat) = opened?;
         if !is_as_landed(job, &source, &stat) {
             return Err(source_changed(job).into());
         }
@@ -247,10 +245,8 @@ impl Copy {
         if let Some(gid) = inherited {
             inherit_gid(self.staged.file(), gid).map_err(|errno| end("chown", errno))?;
         }
-        publication(job, self.source.mtime_ns(), settings, |publication| {
-            staging.dress(&self.staged, publication)
-        })
-        .map_err(|error| of_error(&error))?;
+        publication(job, &self.source, settings, |publication| staging.dress(&self.staged, publication))
+            .map_err(|error| of_error(&error))?;
         Ok(Op::Sync(Sync { file: self.to.clone(), data_only: false }))
     }
 
@@ -274,8 +270,7 @@ impl Copy {
         staging: &Staging,
     ) -> Result<Published, CopyOutcome> {
         let Self { source, staged, new_directories, .. } = self;
-        let placed =
-            publication(job, source.mtime_ns(), settings, |publication| staging.place(staged, publication));
+        let placed = publication(job, &source, settings, |publication| staging.place(staged, publication));
         let noted = |published: Published| {
             let new_directories = published.new_directories.max(new_directories);
             Published { new_directories, ..published }
@@ -355,6 +350,15 @@ impl Origin {
         }
     }
 
+    /// Of the copy: the shift's, but an extra file keeps its own. `None`: not known here, left to the operating system.
+    fn owner(&self, job: &CopyJob) -> (Option<u32>, Option<u32>) {
+        match self {
+            _ if !job.brand.is_extra() => (Some(job.uid), Some(job.gid)),
+            Self::Ramdisk(_, stat) => (Some(stat.uid), Some(stat.gid)),
+            Self::Storage { .. } => (ExtraPath::decode(&job.brand.path).map(|extra| extra.uid), None),
+        }
+    }
+
     fn mtime_ns(&self) -> i64 {
         match self {
             Self::Ramdisk(_, stat) => stat.mtime_ns,
@@ -382,19 +386,36 @@ impl Via {
     }
 }
 
+fn open_landed(job: &CopyJob, settings: &Settings) -> Result<(OwnedFd, FileStat), CopyOutcome> {
+    settings.ramdisk.open_file(&job.from).map_err(|error| match error.errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL => {
+            CopyOutcome::SourceLost(error.to_string())
+        }
+        errno => of_errno(errno, error.to_string()),
+    })
+}
+
+/// An extra file, which is below no root of ours.
+fn open_handed(job: &CopyJob, settings: &Settings) -> Result<(OwnedFd, FileStat), CopyOutcome> {
+    let Some(local) = job.local() else { return Err(source_changed(job)) };
+    let file = settings.handed.open(&job.brand.path, local).map_err(CopyOutcome::SourceLost)?;
+    let stat = FileStat::of(&file).map_err(|errno| CopyOutcome::Failed(format!("statx: {errno}")))?;
+    Ok((file, stat))
+}
+
 fn publication<T>(
     job: &CopyJob,
-    mtime_ns: i64,
+    source: &Origin,
     settings: &Settings,
     then: impl FnOnce(&Publication<'_>) -> T,
 ) -> T {
     then(&Publication {
         at: &job.to,
         attributes: Attributes {
-            uid: settings.preserve_uid.then_some(job.uid),
-            gid: settings.preserve_gid.then_some(job.gid),
+            uid: source.owner(job).0.filter(|_| settings.preserve_uid),
+            gid: source.owner(job).1.filter(|_| settings.preserve_gid),
             mode: job.mode,
-            mtime_ns,
+            mtime_ns: source.mtime_ns(),
         },
         directories: &|path| directory_attributes(job, settings, path),
         brand: &job.brand,
@@ -422,6 +443,9 @@ fn inherited_gid(
 
 /// The ramdisk's directory that a storage's directory above this copy is a copy of.
 pub(super) fn counterpart(job: &CopyJob, directory: &RelPath) -> Option<RelPath> {
+    if job.brand.is_extra() {
+        return None;
+    }
     let (from, to) = (job.from.as_bytes(), job.to.as_bytes());
     let private = from.strip_suffix(to)?;
     if !(private.is_empty() || private.ends_with(b"/")) {
@@ -431,6 +455,18 @@ pub(super) fn counterpart(job: &CopyJob, directory: &RelPath) -> Option<RelPath>
 }
 
 fn directory_attributes(job: &CopyJob, settings: &Settings, directory: &RelPath) -> DirAttributes {
+    if job.brand.is_extra() {
+        // Users choose where their files go: a directory made on the way must not become theirs, for others' images may come to
+        // lie in it. It becomes what the ramdisk's directory of that name is, if there is one.
+        return match settings.ramdisk.stat(directory) {
+            Ok(like) if like.kind() == FileType::Directory => DirAttributes {
+                uid: settings.preserve_uid.then_some(like.uid),
+                gid: settings.preserve_gid.then_some(like.gid),
+                mode: like.mode,
+            },
+            _ => DirAttributes { uid: None, gid: None, mode: 0o755 },
+        };
+    }
     let like = counterpart(job, directory).and_then(|path| settings.ramdisk.stat(&path).ok());
     match like {
         Some(like) if like.kind() == FileType::Directory => DirAttributes {
@@ -466,7 +502,8 @@ fn is_as_landed(job: &CopyJob, source: &OwnedFd, stat: &FileStat) -> bool {
 }
 
 fn source_changed(job: &CopyJob) -> CopyOutcome {
-    CopyOutcome::SourceLost(format!("{} was changed or replaced on the ramdisk", job.from))
+    let place = if job.brand.is_extra() { "since it was handed over" } else { "on the ramdisk" };
+    CopyOutcome::SourceLost(format!("{} was changed or replaced {place}", job.from))
 }
 
 fn disk_error(errno: Errno, text: String) -> Setback {

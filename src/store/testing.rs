@@ -181,6 +181,7 @@ impl Rig {
             replace_other_shift: false,
             ramdisk: Arc::new(Root::open(ramdisk.path()).unwrap()),
             places: Arc::default(),
+            handed: Arc::default(),
         };
         change(&mut settings);
         let (report, reports) = channel();

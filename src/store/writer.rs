@@ -13,7 +13,7 @@ use super::mount::Place;
 use super::worker::Worker;
 use crate::model::file_version::StorageIndex;
 use crate::model::job::{CopyJob, CopyReport};
-use crate::rooted::Root;
+use crate::rooted::{Handed, Root};
 
 /// Added to the nice value of a writer: landing goes first.
 const NICE: i32 = 10;
@@ -45,6 +45,8 @@ pub struct Settings {
     pub ramdisk: Arc<Root>,
     /// Of all storages, in the order of their numbers: where files are copied from that have left the ramdisk.
     pub places: Arc<[Place]>,
+    /// Extra files, which lie elsewhere.
+    pub handed: Arc<Handed>,
 }
 
 /// A running writer. Dropped without [`Writer::stop`], it ends by itself some time later.

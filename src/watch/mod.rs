@@ -7,6 +7,7 @@
 mod candidates;
 mod ignore;
 mod ramdisk;
+mod staging;
 mod tree;
 mod walk;
 mod watcher;
@@ -40,14 +41,25 @@ pub struct Settings {
     pub ignore: Vec<String>,
     /// How often everything is listed, to catch what slipped.
     pub reconcile: Duration,
+    /// A directory of our own: a file made there tells where in the queue its making is. Absolute.
+    pub marks: Option<PathBuf>,
     /// How long a file that was linked in must be left alone before it is complete.
     pub quiet: Duration,
+    /// Files are released: the watch tells of what is taken into staging.
+    pub release: bool,
 }
 
 impl Settings {
     /// The usual times.
     pub fn new(ramdisk: PathBuf, ignore: Vec<String>) -> Self {
-        Self { ramdisk, ignore, reconcile: Duration::from_secs(30), quiet: Duration::from_millis(500) }
+        Self {
+            ramdisk,
+            ignore,
+            reconcile: Duration::from_secs(30),
+            marks: None,
+            quiet: Duration::from_millis(500),
+            release: false,
+        }
     }
 }
 
@@ -60,6 +72,14 @@ pub enum WatchError {
     /// Most often too many instances of this user.
     #[error("inotify: {0} (sysctl fs.inotify.max_user_instances allows too few?)")]
     Inotify(io::Error),
+    /// The directory of marks.
+    #[error("watch {}: {source}", path.display())]
+    Marks {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// An `ignore` that is none.
     #[error("ignore: {0}")]
     Ignore(#[from] globset::Error),

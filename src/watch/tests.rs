@@ -31,6 +31,8 @@ struct Rig {
     scan: u32,
     scans_ended: u32,
     closes: Vec<Vec<u8>>,
+    /// With how many closes before each.
+    marks: Vec<(u64, usize)>,
 }
 
 struct Known {
@@ -55,7 +57,16 @@ impl Rig {
         settings.quiet = QUIET;
         set(&mut settings);
         let (batches, known) = (None, BTreeMap::new());
-        let mut rig = Self { dir, watch: None, batches, known, scan: 0, scans_ended: 0, closes: Vec::new() };
+        let mut rig = Self {
+            dir,
+            watch: None,
+            batches,
+            known,
+            scan: 0,
+            scans_ended: 0,
+            closes: Vec::new(),
+            marks: Vec::new(),
+        };
         rig.start(settings);
         rig
     }
@@ -104,7 +115,10 @@ impl Rig {
                 let below = |path: &Vec<u8>| RelPath::new(path).unwrap().below(&directory).is_some();
                 self.known.retain(|path, _| !below(path));
             }
+            Event::Missed | Event::ClosedUnseen { .. } | Event::Taken { .. } => {}
             Event::ScanBegins => self.scan += 1,
+            Event::Mark(number) => self.marks.push((number, self.closes.len())),
+            Event::MarksLost => {}
             Event::ScanEnds => {
                 self.known.retain(|_, known| known.scan == self.scan);
                 self.scans_ended += 1;
@@ -499,4 +513,23 @@ fn ends_with_its_consumer_and_when_dropped() {
     rig.watch = None;
     let rig = Rig::new();
     drop(rig);
+}
+
+/// A mark comes in the queue where it was made: every close is on its side, however late the watch reads.
+#[test]
+fn marks_are_in_the_order_of_closes() {
+    let marks = tempfile::tempdir().unwrap();
+    let mut rig = Rig::with_settings(|_| {}, |settings| settings.marks = Some(marks.path().to_owned()));
+    for round in 0..50 {
+        for n in 0..40 {
+            fs::write(rig.path(&format!("{round}-{n}")), b"x").unwrap();
+        }
+        let mark = marks.path().join(round.to_string());
+        fs::write(&mark, b"").unwrap();
+        fs::remove_file(mark).unwrap();
+    }
+    fs::write(marks.path().join("no mark"), b"").unwrap();
+    rig.until("all marks", |rig| rig.marks.len() == 50);
+    let expected: Vec<(u64, usize)> = (0..50).map(|round| (round, 40 * (round as usize + 1))).collect();
+    assert_eq!(rig.marks, expected);
 }

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use super::candidates::Candidates;
 use super::ignore::Ignore;
 use super::ramdisk::{Presence, Ramdisk};
+use super::staging;
 use super::tree::{Tree, Wd};
 use super::walk::{Visitor, Walk};
 use super::{Settings, WatchError};
@@ -39,7 +40,6 @@ const RAMDISK_CHECK: Duration = Duration::from_secs(1);
 /// Pause between listings where the kernel grants too few watches.
 const RECONCILE_UNWATCHED: Duration = Duration::from_secs(3);
 
-/// The link in /proc is followed on purpose: it leads to the descriptor that was opened without following any.
 const MASK: WatchMask = WatchMask::CLOSE_WRITE
     .union(WatchMask::MOVE)
     .union(WatchMask::CREATE)
@@ -82,6 +82,10 @@ struct View<T> {
     ramdisk: Ramdisk,
     watches: Watches,
     tree: Tree,
+    /// Of the directory of marks.
+    marks: Option<Wd>,
+    /// Of the staging directory, if files are released.
+    staging: Option<Wd>,
     candidates: Candidates,
     skipped: Arc<AtomicU64>,
     /// Counts what is skipped: not in a listing of what was listed before.
@@ -111,13 +115,15 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
     ) -> Result<Self, WatchError> {
         let inotify = Inotify::init().map_err(WatchError::Inotify)?;
         let now = Instant::now();
-        let view = View {
+        let mut view = View {
             candidates: Candidates::new(settings.quiet),
             settings,
             ignore,
             ramdisk,
             watches: inotify.watches(),
             tree: Tree::default(),
+            marks: None,
+            staging: None,
             skipped,
             counting: true,
             limit: Limit::Enough,
@@ -125,6 +131,8 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
             tell,
             told: ControlFlow::Continue(()),
         };
+        view.watch_marks()?;
+        view.prepare_staging();
         let urgent = Walk::default();
         Ok(Self {
             inotify,
@@ -222,6 +230,9 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
         let idle = cause == Cause::Reconcile && self.view.limit == Limit::Enough;
         self.full = Some(FullScan { walk, idle });
         self.view.counting = cause == Cause::Start;
+        if cause == Cause::Overflow {
+            self.view.push(Event::Missed);
+        }
         if self.view.limit == Limit::TooFew {
             self.view.limit = Limit::TooFewBefore;
         }
@@ -257,6 +268,9 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
         self.inotify = Inotify::init().map_err(WatchError::Inotify)?;
         self.view.watches = self.inotify.watches();
         self.view.tree = Tree::default();
+        self.view.watch_marks()?;
+        self.view.push(Event::MarksLost);
+        self.view.prepare_staging();
         self.urgent = Walk::default();
         self.lost = false;
         self.scan_everything(Cause::Start);
@@ -285,6 +299,12 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
                 "more happened than the kernel keeps (sysctl fs.inotify.max_queued_events): everything is listed again"
             );
             return self.scan_everything(Cause::Overflow);
+        }
+        if self.view.marks == Some(wd) {
+            return self.view.mark(name);
+        }
+        if self.view.staging == Some(wd) {
+            return self.view.staging_event(mask, name);
         }
         let Some(name) = name else { return self.directory_itself(wd, mask) };
         let name = name.as_bytes();
@@ -331,13 +351,29 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
             self.candidates.remove(&path);
             return self.push(Event::Gone { path });
         }
-        let Some(stat) = self.look(&path) else { return };
+        let Some(stat) = self.look(&path) else { return self.push(Event::ClosedUnseen { path }) };
         let linked_in = stat.nlink > 1; // nobody creates a file with two names to write it
         if mask.contains(EventMask::CREATE) && !linked_in {
             self.candidates.put(at, path, identity(&stat));
         } else {
             self.candidates.remove(&path);
             self.push(Event::Closed { path, identity: identity(&stat), at });
+        }
+    }
+
+    fn watch_marks(&mut self) -> Result<(), WatchError> {
+        let Some(path) = &self.settings.marks else { return Ok(()) };
+        let mask = WatchMask::CREATE.union(WatchMask::ONLYDIR);
+        let failed = |source| WatchError::Marks { path: path.clone(), source };
+        let watch = self.watches.add(path, mask).map_err(failed)?;
+        self.marks = Some(watch.get_watch_descriptor_id());
+        Ok(())
+    }
+
+    /// Marks are numbered; whatever else somebody puts there means nothing.
+    fn mark(&mut self, name: Option<&OsStr>) {
+        if let Some(number) = name.and_then(OsStr::to_str).and_then(|name| name.parse().ok()) {
+            self.push(Event::Mark(number));
         }
     }
 
@@ -381,6 +417,30 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
         }
     }
 
+    /// First of all: what an earlier process was taking away gets its name back before it is looked for. Watched ahead of everything
+    /// else, so that the kernel does not grant too few watches for it.
+    fn prepare_staging(&mut self) {
+        self.staging = None;
+        match staging::prepare(&self.ramdisk.root(), self.settings.release) {
+            Ok(None) => {}
+            Ok(Some(directory)) => match self.watches.add(of(&directory), staging::MASK) {
+                Ok(watch) => self.staging = Some(watch.get_watch_descriptor_id()),
+                Err(error) => tracing::error!("nothing will be released: staging cannot be watched: {error}"),
+            },
+            Err(error) => tracing::error!("nothing will be released: {error}"),
+        }
+    }
+
+    fn staging_event(&mut self, mask: EventMask, name: Option<&OsStr>) {
+        match name {
+            Some(name) if mask.contains(EventMask::MOVED_TO) => {
+                self.push(Event::Taken { token: name.as_bytes().into() });
+            }
+            _ if mask.contains(EventMask::IGNORED) => self.staging = None,
+            _ => {}
+        }
+    }
+
     /// What this program keeps there itself.
     fn is_ours(&self, path: &RelPath) -> bool {
         path.as_bytes() == STAGING_NAME.as_bytes()
@@ -411,7 +471,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
                 parent => parent,
             },
         };
-        let watch = self.watches.add(format!("/proc/self/fd/{}", fd.as_raw_fd()), MASK)?;
+        let watch = self.watches.add(of(fd), MASK)?;
         match (parent, path) {
             (Some(parent), Some(path)) => {
                 for replaced in self.tree.insert(parent, path.name(), watch) {
@@ -467,6 +527,11 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Visitor for View<T> {
             self.skip();
         }
     }
+}
+
+/// The link in /proc is followed on purpose: it leads to the descriptor that was opened without following any.
+fn of(directory: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", directory.as_raw_fd())
 }
 
 fn identity(stat: &FileStat) -> Identity {

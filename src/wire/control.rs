@@ -7,7 +7,7 @@ pub use crate::model::offer::{
     Decline, Heartbeat, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal,
 };
 use crate::model::path::RelPath;
-use crate::model::shift::ShiftId;
+use crate::model::shift::{Began, ShiftId};
 
 /// Detector → PPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,12 +68,17 @@ pub enum FromDetector {
 pub enum FromPpu {
     /// Every second.
     Heartbeat,
-    /// From now on files below `source` belong to `shift`; repeated first in every session.
+    /// From its beginning on files below `source` belong to `shift`. First of all in every session, for every shift that the detector
+    /// may not know, in their order.
     ShiftBegan {
         /// Which.
         shift: ShiftId,
         /// Below the detector's ramdisk; `None` = all of it.
         source: Option<RelPath>,
+        /// When.
+        began: Began,
+        /// Another one follows, which began later; the last of a row is the current one.
+        more: bool,
     },
     /// Send these.
     Want {

@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use crate::model::file_version::{Identity, OfferId, TransferId};
     use crate::model::path::{PATH_MAX_BYTES, RelPath};
-    use crate::model::shift::ShiftId;
+    use crate::model::shift::{Began, ShiftId};
     use crate::wire::control::{Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal};
 
     #[test]
@@ -251,7 +251,8 @@ mod tests {
         assert_eq!(decode(&[9, 0]), Ok(Some(FromDetector::Goodbye { reason: String::new() })));
 
         assert_eq!(decode(&[0]), Ok(Some(FromPpu::Heartbeat)));
-        assert_eq!(decode(&[1, 2, 0]), Ok(Some(FromPpu::ShiftBegan { shift: ShiftId(1), source: None })));
+        let began = FromPpu::ShiftBegan { shift: ShiftId(1), source: None, began: Began::Now, more: false };
+        assert_eq!(decode(&[1, 2, 0, 1, 0]), Ok(Some(began)));
         assert_eq!(decode(&[2, 0]), Ok(Some(FromPpu::Want { wants: vec![] })));
         assert_eq!(decode(&[3, 0]), Ok(Some(FromPpu::Have { offers: vec![] })));
         assert_eq!(decode(&[4, 0]), Ok(Some(FromPpu::Landed { offers: vec![] })));

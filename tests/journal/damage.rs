@@ -133,7 +133,7 @@ fn a_newer_schema_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     written(dir.path(), true);
     let connection = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
-    connection.execute_batch("PRAGMA user_version = 514").unwrap();
+    connection.execute_batch("PRAGMA user_version = 25700").unwrap();
     drop(connection);
     let refused = open(settings(dir.path()), Vec::<LiveVersion>::push).unwrap_err();
     assert!(refused.to_string().contains("newer"), "{refused}");

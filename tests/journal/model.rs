@@ -11,6 +11,7 @@ use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::record::{CopyState, LiveVersion, Loaded, Record, Tally, Version};
 use ppu_uringd::model::replica_path::Target;
 use ppu_uringd::model::shift::{Place, Shift, ShiftId};
+use ppu_uringd::model::status::Told;
 
 pub const STORAGES: [StorageIndex; 2] = [StorageIndex(0), StorageIndex(1)];
 const MESSAGES_KEPT: usize = 1000;
@@ -34,7 +35,7 @@ pub struct Known {
     pub shifts: Vec<Shift>,
     pub live: Vec<LiveVersion>,
     pub tallies: BTreeMap<(ShiftId, u16), (u64, u64, u64, u64)>,
-    pub messages: Vec<(i64, Message)>,
+    pub messages: Vec<Told>,
     pub next_version: u64,
 }
 
@@ -74,7 +75,7 @@ pub struct Model {
     versions: BTreeMap<VersionId, Entry>,
     /// Lost and superseded without having landed.
     unlanded: BTreeMap<(ShiftId, u16), (u64, u64)>,
-    messages: Vec<(i64, Message)>,
+    messages: BTreeMap<u64, Told>,
     last_version: u64,
 }
 
@@ -115,10 +116,11 @@ impl Model {
             }),
             Record::Lost { shift, .. } => self.unlanded(shift, 1, 0),
             Record::SupersededUnlanded { shift, count } => self.unlanded(shift, 0, count),
-            Record::Message { at_ms, message } => {
-                self.messages.push((at_ms, message));
-                let surplus = self.messages.len().saturating_sub(MESSAGES_KEPT);
-                self.messages.drain(..surplus);
+            Record::Message(told) => {
+                self.messages.insert(told.number, told);
+                if self.messages.len() > MESSAGES_KEPT {
+                    self.messages.pop_first();
+                }
             }
         }
     }
@@ -175,7 +177,7 @@ impl Model {
                 })
                 .collect(),
             tallies,
-            messages: self.messages.clone(),
+            messages: self.messages.values().cloned().collect(),
             next_version: self.last_version + 1,
         }
     }
@@ -199,9 +201,12 @@ impl Model {
             },
             13 => Record::Lost { detector: DetectorIndex(1), shift, path: path(a), identity: identity(a, b) },
             14 => Record::SupersededUnlanded { shift, count: b.into() },
-            _ if b % 2 == 0 => {
-                Record::Message { at_ms: a.into(), message: Message::new(Code::CopyError, "a:b", "do this") }
-            }
+            _ if b % 2 == 0 => Record::Message(Told {
+                number: a.into(),
+                count: b.into(),
+                at_ms: a.into(),
+                message: Message::new(Code::CopyError, "a:b", "do this"),
+            }),
             _ => Record::Shift(Shift {
                 id: shift,
                 uid: a.into(),

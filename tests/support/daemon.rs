@@ -26,7 +26,26 @@ impl Daemon {
     pub fn start_with(role: &str, config: &Path, prepare: impl FnOnce(&mut Command)) -> Self {
         let log = config.with_extension("log");
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = Command::new(BINARY);
+        Self::spawn(Command::new(BINARY), role, config, log, file, prepare)
+    }
+
+    /// As a last step of the command `before`, such as one that enters a namespace.
+    pub fn start_behind(before: &[String], role: &str, config: &Path) -> Self {
+        let log = config.with_extension("log");
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let mut command = Command::new(&before[0]);
+        command.args(&before[1..]).arg(BINARY);
+        Self::spawn(command, role, config, log, file, |_| {})
+    }
+
+    fn spawn(
+        mut command: Command,
+        role: &str,
+        config: &Path,
+        log: PathBuf,
+        file: File,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         command.arg(role).arg("--config").arg(config).env("RUST_LOG", "info");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         prepare(&mut command);

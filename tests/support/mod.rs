@@ -3,6 +3,7 @@
 
 pub mod daemon;
 pub mod mount;
+pub mod netns;
 pub mod oracle;
 pub mod proxy;
 pub mod rig;

@@ -26,7 +26,11 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a port of its own and connects each client to `to`.
     pub fn start(to: u16) -> Self {
-        let port = free_port();
+        Self::start_at(free_port(), to)
+    }
+
+    /// Listens on `port`, which was nobody's until now.
+    pub fn start_at(port: u16, to: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let mischief = Arc::new(Mischief::default());
         let shared = Arc::clone(&mischief);

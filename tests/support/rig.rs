@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use ppu_uringd::model::message::Code;
 use ppu_uringd::model::status::{Counts, StatusReport};
 
 use super::daemon::{BINARY, Daemon};
 use super::mount::Mount;
+use super::netns::Net;
 use super::wait_until;
 
 /// Owner of landed files: nobody that the tests run as.
@@ -49,6 +51,8 @@ pub struct Options {
     pub others: Vec<Other>,
     /// Where the PPU finds detector N, if not at its own port (a proxy).
     pub via: Option<u16>,
+    /// Where the daemons run; else on loopback.
+    pub net: Option<Arc<Net>>,
 }
 
 /// A storage beside the internal one; its name is its kind and its place: `external1`, `optional2`.
@@ -84,6 +88,7 @@ impl Default for Options {
             storage_extra: String::new(),
             others: Vec::new(),
             via: None,
+            net: None,
         }
     }
 }
@@ -132,11 +137,18 @@ impl Rig {
 
     pub fn start_detector(&mut self, detector: usize) {
         let config = self.detector_config(detector);
-        self.detectors[detector] = Some(Daemon::start("detector", &config));
+        self.detectors[detector] = Some(match &self.options.net {
+            Some(net) => Daemon::start_behind(&net.at_detector(detector), "detector", &config),
+            None => Daemon::start("detector", &config),
+        });
     }
 
     pub fn start_ppu(&mut self) {
-        self.ppu = Some(Daemon::start("ppu", &self.ppu_config()));
+        let config = self.ppu_config();
+        self.ppu = Some(match &self.options.net {
+            Some(net) => Daemon::start_behind(&net.at_ppu(), "ppu", &config),
+            None => Daemon::start("ppu", &config),
+        });
     }
 
     pub fn wait_linked(&self) {
@@ -159,7 +171,8 @@ impl Rig {
 
     pub fn write_detector_config(&self, detector: usize) {
         let text = format!(
-            "listen = \"127.0.0.1:{}\"\nramdisk = {:?}\nkey_file = {:?}\nstate_dir = {:?}\nengine = {:?}\n{}\n",
+            "listen = \"{}:{}\"\nramdisk = {:?}\nkey_file = {:?}\nstate_dir = {:?}\nengine = {:?}\n{}\n",
+            self.host(detector),
             self.ports[detector],
             self.detector_ramdisks[detector].path(),
             self.dir.path().join("key"),
@@ -169,6 +182,10 @@ impl Rig {
         );
         std::fs::create_dir_all(self.dir.path().join(format!("detector{detector}.state"))).unwrap();
         std::fs::write(self.detector_config(detector), text).unwrap();
+    }
+
+    fn host(&self, detector: usize) -> String {
+        self.options.net.as_ref().map_or("127.0.0.1".to_owned(), |net| net.address(detector))
     }
 
     pub fn write_ppu_config(&self) {
@@ -188,7 +205,8 @@ impl Rig {
         for (detector, port) in self.ports.iter().enumerate() {
             let port = self.options.via.unwrap_or(*port);
             text += &format!(
-                "[[detector]]\nid = \"{detector}\"\naddress = \"127.0.0.1:{port}\"\ntarget = \"{}/./d{detector}\"\nstreams = {}\n",
+                "[[detector]]\nid = \"{detector}\"\naddress = \"{}:{port}\"\ntarget = \"{}/./d{detector}\"\nstreams = {}\n",
+                self.host(detector),
                 ramdisk.display(),
                 self.options.streams,
             );

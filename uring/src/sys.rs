@@ -101,6 +101,16 @@ mod tests {
         assert_eq!(writers(File::open(&path).unwrap()), Writers::None);
         assert_eq!(writers(File::open("/dev/null").unwrap()), Writers::Unknown);
 
+        // A shared mapping may be written to long after its descriptor was closed.
+        std::fs::write(&path, b"x").unwrap();
+        let writer = File::options().read(true).write(true).open(&path).unwrap();
+        // SAFETY: nobody changes the file's length meanwhile, and nothing is read through the mapping.
+        let mapping = unsafe { memmap2::MmapMut::map_mut(&writer) }.unwrap();
+        drop(writer);
+        assert_eq!(writers(File::open(&path).unwrap()), Writers::Some);
+        drop(mapping);
+        assert_eq!(writers(File::open(&path).unwrap()), Writers::None);
+
         // A writer that opens during the probe: the signal must not end this process.
         std::thread::scope(|scope| {
             let opening = scope.spawn(|| {

@@ -107,6 +107,12 @@ fn of_detector(detector: &Detector, now_ms: i64) -> Vec<Problem> {
             "detector {id}: no room on the PPU's ramdisk for {files}; they wait there"
         )));
     }
+    if detector.held > 0 {
+        let files = count(detector.held, "file");
+        found.push(error(format!(
+            "detector {id}: nobody gets {files}, whose shift cannot be told; to give them to the current shift, close them again there: touch them"
+        )));
+    }
     if detector.integrity_errors > 0 {
         let files = count(detector.integrity_errors, "file");
         found.push(warning(format!(

@@ -62,7 +62,7 @@ fn attention(report: &StatusReport, paint: Paint) -> String {
 }
 
 const DETECTOR_HEAD: &[&str] =
-    &["DETECTOR", "LINK", "ADDRESS", ">BACKLOG", ">LANDED", ">RATE", ">CLOCK", ">DAMAGED"];
+    &["DETECTOR", "LINK", "ADDRESS", ">BACKLOG", ">LANDED", ">RELEASED", ">RATE", ">CLOCK", ">DAMAGED"];
 
 fn detector_row(detector: &Detector, paint: Paint) -> Vec<Cell> {
     let link = match &detector.link.state {
@@ -77,6 +77,7 @@ fn detector_row(detector: &Detector, paint: Paint) -> Vec<Cell> {
         detector.address.as_str().into(),
         amount(detector.backlog).into(),
         amount(detector.landed).into(),
+        amount(detector.released).into(),
         format!("{:.0}/s, {}", detector.rate.files_per_s, bytes_per_s(detector.rate.bytes_per_s)).into(),
         clock.into(),
         detector.integrity_errors.into(),

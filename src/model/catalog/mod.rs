@@ -16,20 +16,30 @@
 //! Of one path there is never more than one version on offer; what happens to the file meanwhile is kept in [`Since`].
 
 mod backlog;
+mod event;
 mod files;
+mod release;
 mod session;
+mod shifts;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use backlog::Backlog;
+pub use event::{Counts, Event, Word};
 use files::{Files, Slot};
+pub use release::RELEASES_MAX;
+use release::Releases;
 use session::Session;
+use shifts::Attribution;
+pub use shifts::{Announced, KnownSpan, Moment};
+use timeline::{Place, Timeline};
 
-use super::file_version::{Identity, OfferId, TransferId};
-use super::offer::{Decline, Offered, Withdrawal};
+use super::file_version::{Identity, OfferId};
+use super::offer::Withdrawal;
 use super::path::RelPath;
 use super::shift::ShiftId;
 
@@ -38,67 +48,6 @@ use super::shift::ShiftId;
 pub const VANISH_GRACE: Duration = Duration::from_secs(1);
 /// Most vanished files that are remembered until a PPU can be told, so that a long absence cannot exhaust the memory.
 pub const GHOSTS_MAX: usize = 1 << 20;
-
-/// What the watch sees. Paths are below the ramdisk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A regular file was closed after writing, moved in or linked in.
-    Closed {
-        /// Its name.
-        path: RelPath,
-        /// As it was looked at right after.
-        identity: Identity,
-        /// When it was seen.
-        at: Instant,
-    },
-    /// A scan met a regular file.
-    Found {
-        /// Its name.
-        path: RelPath,
-        /// As it was met.
-        identity: Identity,
-        /// When it was closed, as far as its ctime tells.
-        at: Instant,
-    },
-    /// The name is no more.
-    Gone {
-        /// Which.
-        path: RelPath,
-    },
-    /// A directory and all that was below it is no more, at least not under this name.
-    GoneBelow {
-        /// Which.
-        directory: RelPath,
-    },
-    /// From here on every file that there is will be met, or seen in another event.
-    ScanBegins,
-    /// What was neither met nor seen since the scan began is gone.
-    ScanEnds,
-}
-
-/// What is to be said to the PPU, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in wire::control::FromDetector")]
-pub enum Word {
-    ShiftWord(ShiftId),
-    ManifestBegin,
-    Offer(Vec<Offered>),
-    ManifestEnd,
-    Withdrawn(OfferId, Withdrawal),
-    Declined(TransferId, Decline),
-    Gone(Vec<OfferId>),
-}
-
-/// How much there is of what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Files that the catalog knows.
-    pub files: usize,
-    /// To be offered in this session, or once there is one.
-    pub backlog_files: u64,
-    /// Their bytes.
-    pub backlog_bytes: u64,
-}
 
 /// See the module.
 pub struct Catalog {
@@ -110,13 +59,16 @@ pub struct Catalog {
     vanishing: VecDeque<(i64, Slot)>,
     ghosts: usize,
     shifts: Vec<ShiftPlace>,
-    /// Place of the shift that a file closed now belongs to.
-    shift: u32,
+    /// Of the shift that a file closed now belongs to.
+    shift: Place,
+    timeline: Timeline,
+    attribution: Attribution,
     /// Counts the scans.
     scan: u32,
     /// A scan has been completed: the catalog names every file.
     complete: bool,
     session: Option<Session>,
+    releases: Releases,
 }
 
 struct ShiftPlace {
@@ -135,13 +87,15 @@ struct Entry {
     state: State,
     /// Present or last offer, in this session; [`NO_OFFER`].
     offer: OfferId,
-    /// Place in [`Catalog::shifts`], [`NO_SHIFT`] before the first is known.
-    shift: u32,
+    /// In which it was closed; [`NO_SHIFT`] before the first is known.
+    shift: Place,
     /// Earlier versions that were replaced before they could be offered.
     superseded: u32,
     /// The last scan that the file was seen in.
     scan: u32,
     since: Since,
+    /// Its shift is that of a close that was seen; else it is that of its ctime.
+    seen: bool,
     /// A close was seen since the PPU last said that it has this file.
     fresh: bool,
     /// Was really closed, and the PPU counts it nowhere yet.
@@ -152,10 +106,12 @@ struct Entry {
     landed: bool,
     /// No later write can leave the identity equal.
     settled: bool,
+    /// The PPU has it on its internal storage.
+    stored: bool,
 }
 
 const NO_OFFER: OfferId = OfferId(0);
-const NO_SHIFT: u32 = u32::MAX;
+const NO_SHIFT: Place = Place::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -175,6 +131,13 @@ enum State {
     Vanishing(i64),
     /// It vanished without having been offered: in the backlog, to be offered and withdrawn.
     Ghost,
+}
+
+/// The shift in which a version was closed, and whether that was seen.
+#[derive(Clone, Copy)]
+struct Shift {
+    of: Place,
+    seen: bool,
 }
 
 /// What happened to a file since it was offered.
@@ -201,23 +164,32 @@ impl Catalog {
             ghosts: 0,
             shifts: Vec::new(),
             shift: NO_SHIFT,
+            timeline: Timeline::default(),
+            attribution: Attribution::default(),
             scan: 0,
             complete: false,
             session: None,
+            releases: Releases::default(),
         }
     }
 
     /// Takes what the watch saw, in its order.
     pub fn event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Closed { path, identity, at } => self.closed(path, identity, self.us(at)),
-            Event::Found { path, identity, at } => self.found(path, identity, self.us(at)),
-            Event::Gone { path } => {
-                if let Some(slot) = self.files.find(&path) {
-                    self.gone(now, slot);
-                }
+            Event::Closed { path, identity, at } => {
+                let at = self.us(at);
+                let shift = Shift { of: self.whose_close(&identity, at), seen: true };
+                self.closed(path, identity, at, shift);
             }
+            Event::ClosedUnseen { path } => self.closed_while_leaving(&path),
+            Event::Taken { token } => self.take_is_told(token),
+            Event::Found { path, identity, at } => self.found(path, identity, self.us(at)),
+            Event::Gone { path } => match self.files.find(&path) {
+                Some(slot) => self.gone(now, slot),
+                None => _ = self.gone_while_leaving(&path),
+            },
             Event::GoneBelow { directory } => {
+                self.moved_while_leaving(&directory);
                 self.gone_all(now, |entry| entry.path.below(&directory).is_some());
             }
             Event::ScanBegins => self.scan = self.scan.wrapping_add(1),
@@ -226,11 +198,18 @@ impl Catalog {
                 let scan = self.scan;
                 self.gone_all(now, |entry| entry.scan != scan);
             }
+            Event::Missed => {
+                self.missed();
+                self.marks_may_be_lost();
+            }
+            Event::MarksLost => self.marks_may_be_lost(),
+            Event::Mark(number) => self.mark_passed(number),
         }
     }
 
-    /// Ends the grace of what has vanished.
+    /// Ends the grace of what has vanished, and waits that were too long.
     pub fn tick(&mut self, now: Instant) {
+        self.tick_releases(now);
         let now_us = self.us(now);
         while let Some(&(until, slot)) = self.vanishing.front()
             && until <= now_us
@@ -258,18 +237,23 @@ impl Catalog {
         }
     }
 
-    fn closed(&mut self, path: RelPath, identity: Identity, at: i64) {
+    fn closed(&mut self, path: RelPath, identity: Identity, at: i64, shift: Shift) {
+        self.closed_while_leaving(&path);
         let Some(slot) = self.files.find(&path) else {
-            return self.add(path, identity, at, true);
+            return self.add(path, identity, at, true, shift);
         };
         let entry = &mut self.files[slot];
         entry.scan = self.scan;
         let changed = entry.identity != identity;
+        if !changed {
+            self.closed_under_other_names(slot, identity, at, shift);
+        }
+        let entry = &mut self.files[slot];
         match entry.state {
             State::Offered if !changed && entry.fresh => return, // it will be read after this close anyway
             State::Offered if changed => self.withdraw(slot, Withdrawal::Replaced),
             State::Offered | State::Sending | State::Sent => {
-                return self.closed_while_offered(slot, identity, changed, at);
+                return self.closed_while_offered(slot, identity, changed, at, shift);
             }
             State::Landed => {}
             State::Vanishing(_) if entry.offer != NO_OFFER => self.withdraw(slot, Withdrawal::Replaced),
@@ -288,12 +272,26 @@ impl Catalog {
         let entry = &mut self.files[slot];
         entry.produced |= changed || !entry.landed;
         entry.told &= !changed;
-        self.renew(slot, identity, at);
+        self.renew(slot, identity, at, shift);
         self.settle_moved(slot);
     }
 
+    /// Only the close tells of a write through a mapping, and it tells of one of the file's names.
+    fn closed_under_other_names(&mut self, slot: Slot, identity: Identity, at: i64, shift: Shift) {
+        for other in self.files.other_names(slot, &identity) {
+            match self.files[other].state {
+                State::Landed => self.renew(other, identity, at, shift),
+                State::Offered | State::Sending | State::Sent => {
+                    self.closed_while_offered(other, identity, false, at, shift);
+                }
+                State::Waiting | State::Outside | State::Open => self.files[other].fresh = true,
+                State::Vanishing(_) | State::Ghost => {}
+            }
+        }
+    }
+
     /// A stream may be reading it: the newer version waits for the end of this one.
-    fn closed_while_offered(&mut self, slot: Slot, identity: Identity, changed: bool, at: i64) {
+    fn closed_while_offered(&mut self, slot: Slot, identity: Identity, changed: bool, at: i64, shift: Shift) {
         let entry = &mut self.files[slot];
         entry.fresh = true;
         if matches!(entry.since, Since::Newer | Since::NewerGone) && changed {
@@ -305,43 +303,56 @@ impl Catalog {
         };
         entry.closed_us = at;
         entry.settled = false;
-        entry.shift = self.shift;
+        (entry.shift, entry.seen) = (shift.of, shift.seen);
         self.files.set_identity(slot, identity);
         self.settle_moved(slot);
     }
 
     fn found(&mut self, path: RelPath, identity: Identity, at: i64) {
         let Some(slot) = self.files.find(&path) else {
-            return self.add(path, identity, at, false);
+            self.closed_while_leaving(&path);
+            let shift = Shift { of: self.whose_change(&identity), seen: false };
+            return self.add(path, identity, at, false, shift);
         };
+        let changed = self.files[slot].identity != identity;
+        if changed {
+            self.closed_while_leaving(&path);
+        }
         let entry = &mut self.files[slot];
         entry.scan = self.scan;
-        let changed = entry.identity != identity;
+        let shift = match same_content(&entry.identity, &identity) && entry.shift != NO_SHIFT {
+            // A chmod or a link closes nothing.
+            true => Shift { of: entry.shift, seen: entry.seen },
+            false => Shift { of: self.whose_change(&identity), seen: false },
+        };
+        let entry = &mut self.files[slot];
         match entry.state {
-            State::Vanishing(_) | State::Ghost => self.closed(path, identity, at),
+            State::Vanishing(_) | State::Ghost => self.closed(path, identity, at, shift),
             // Its close may have been missed.
-            State::Open => self.renew(slot, identity, at),
+            State::Open => self.renew(slot, identity, at, shift),
             State::Landed if changed || !entry.settled => {
-                self.renew(slot, identity, at);
-                self.files[slot].fresh = changed;
+                let missed = entry.fresh;
+                self.renew(slot, identity, at, shift);
+                self.files[slot].fresh = changed || missed;
             }
             State::Waiting | State::Outside if changed => {
                 let at = entry.closed_us;
-                self.renew(slot, identity, at);
+                self.renew(slot, identity, at, shift);
             }
             // What is on offer is looked at again before it is sent.
             _ => {}
         }
     }
 
-    fn add(&mut self, path: RelPath, identity: Identity, closed_us: i64, produced: bool) {
+    fn add(&mut self, path: RelPath, identity: Identity, closed_us: i64, produced: bool, shift: Shift) {
         let entry = Entry {
             path,
             identity,
             closed_us,
             state: State::Outside,
             offer: NO_OFFER,
-            shift: self.shift,
+            shift: shift.of,
+            seen: shift.seen,
             superseded: 0,
             scan: self.scan,
             since: Since::Nothing,
@@ -350,6 +361,7 @@ impl Catalog {
             told: false,
             landed: false,
             settled: false,
+            stored: false,
         };
         let slot = self.files.insert(entry);
         self.wait(slot);
@@ -357,12 +369,12 @@ impl Catalog {
     }
 
     /// A version that is to be offered, whatever it was before.
-    fn renew(&mut self, slot: Slot, identity: Identity, closed_us: i64) {
+    fn renew(&mut self, slot: Slot, identity: Identity, closed_us: i64, shift: Shift) {
         self.leave_backlog(slot);
         self.files.set_identity(slot, identity);
         let entry = &mut self.files[slot];
         entry.closed_us = closed_us;
-        entry.shift = self.shift;
+        (entry.shift, entry.seen) = (shift.of, shift.seen);
         entry.fresh = true;
         entry.settled = false;
         self.wait(slot);
@@ -380,8 +392,11 @@ impl Catalog {
         }
     }
 
+    /// Out of the list that it is in, if any: it is another version now, or gone.
     fn leave_backlog(&mut self, slot: Slot) {
+        self.leave_candidates(slot);
         let entry = &mut self.files[slot];
+        entry.stored = false;
         match entry.state {
             State::Waiting => {}
             State::Ghost => self.ghosts -= 1,
@@ -399,6 +414,12 @@ impl Catalog {
     }
 
     fn gone(&mut self, now: Instant, slot: Slot) {
+        if self.is_releasing() {
+            let path = self.files[slot].path.clone();
+            if self.gone_while_leaving(&path) {
+                return;
+            }
+        }
         let entry = &mut self.files[slot];
         match entry.state {
             State::Vanishing(_) | State::Ghost => {}
@@ -452,10 +473,15 @@ impl Catalog {
     }
 
     fn moved(&mut self, from: Slot, to: Slot) {
+        let Entry { superseded, fresh, produced, landed, shift, seen, .. } = self.files[from];
+        if !landed && shift != NO_SHIFT {
+            // A new name is no close.
+            self.files[to].seen = seen;
+            self.give(to, shift);
+        }
         if self.is_on_offer(from) {
             self.withdraw(from, Withdrawal::Moved);
         } else {
-            let Entry { superseded, fresh, produced, .. } = self.files[from];
             let entry = &mut self.files[to];
             entry.superseded = entry.superseded.saturating_add(superseded);
             entry.fresh |= fresh;

@@ -4,10 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::files::Slot;
-use super::{Catalog, NO_OFFER, NO_SHIFT, ShiftPlace, Since, State, Word};
+use super::{Catalog, NO_OFFER, Since, State, Word};
 use crate::model::file_version::{Identity, OfferId, TransferId};
 use crate::model::offer::{Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal};
-use crate::model::path::RelPath;
 use crate::model::send::{SendJob, SendOutcome, SendReport};
 use crate::model::shift::ShiftId;
 
@@ -15,7 +14,7 @@ use crate::model::shift::ShiftId;
 #[derive(Default)]
 pub(super) struct Session {
     /// Each ends an offer or a want, so that the window and the wants bound them.
-    words: VecDeque<Word>,
+    pub(super) words: VecDeque<Word>,
     gone: Vec<OfferId>,
     /// Open or landed.
     offers: HashMap<OfferId, Slot>,
@@ -23,11 +22,15 @@ pub(super) struct Session {
     transfers: HashMap<TransferId, OfferId>,
     last_offer: u64,
     unanswered: usize,
-    manifest: Manifest,
+    pub(super) manifest: Manifest,
+    /// When the PPU had not yet spoken (µs): what it says now it says after that.
+    pub(super) heard: i64,
+    /// The last shift that it has our word for.
+    pub(super) worded: Option<ShiftId>,
 }
 
 #[derive(Default, Clone, Copy)]
-enum Manifest {
+pub(super) enum Manifest {
     /// The PPU has not yet said whose files these are.
     #[default]
     Unasked,
@@ -39,17 +42,33 @@ enum Manifest {
     Ended,
 }
 
+impl Session {
+    /// The file that was offered by that number, and is still.
+    pub(super) fn slot(&self, offer: OfferId) -> Option<Slot> {
+        self.offers.get(&offer).copied()
+    }
+}
+
 /// Towards the PPU.
 impl Catalog {
     /// A PPU is there.
     pub fn session_begins(&mut self, now: Instant) {
         self.session_ends(now);
-        self.session = Some(Session::default());
+        self.session = Some(Session { heard: self.us(now), ..Session::default() });
+    }
+
+    /// From here on the PPU may know something that it waits for before it speaks.
+    pub fn session_goes_on(&mut self, now: Instant) {
+        let now = self.us(now);
+        if let Some(session) = &mut self.session {
+            session.heard = now;
+        }
     }
 
     /// The PPU is gone: what was on offer is in the backlog again.
     pub fn session_ends(&mut self, now: Instant) {
         let Some(session) = self.session.take() else { return };
+        self.releases_without_ppu();
         for slot in session.offers.into_values() {
             let was_on_offer = self.is_on_offer(slot);
             let entry = &mut self.files[slot];
@@ -62,23 +81,6 @@ impl Catalog {
                     _ => self.wait(slot),
                 }
             }
-        }
-    }
-
-    /// From now on files below `source` belong to shift `id`. The first such word of a session sets off its manifest.
-    pub fn shift_began(&mut self, id: ShiftId, source: Option<RelPath>) {
-        let known = self.shifts.iter().position(|shift| shift.id == id);
-        let place = known.unwrap_or(self.shifts.len());
-        match known {
-            Some(place) => self.shifts[place].source = source,
-            None => self.shifts.push(ShiftPlace { id, source }),
-        }
-        self.shift = place as u32;
-        let Some(session) = &mut self.session else { return };
-        session.words.push_back(Word::ShiftWord(id));
-        if let Manifest::Unasked = session.manifest {
-            session.manifest = Manifest::Due;
-            self.offer_everything();
         }
     }
 
@@ -135,6 +137,8 @@ impl Catalog {
             let Some(slot) = session.offers.get(&offer).copied() else { continue };
             match self.files[slot].state {
                 State::Landed => {
+                    let path = self.files[slot].path.clone();
+                    self.closed_while_leaving(&path);
                     self.forget_offer(slot);
                     self.wait(slot);
                 }
@@ -166,6 +170,7 @@ impl Catalog {
             (State::Landed, SendOutcome::Sent { identity, settled }) => {
                 self.files.set_identity(slot, *identity);
                 self.files[slot].settled = *settled;
+                self.consider(slot);
                 return;
             }
             _ => return,
@@ -189,6 +194,9 @@ impl Catalog {
         let at = self.us(now);
         let session = self.session.as_mut()?;
         if let Some(word) = session.words.pop_front() {
+            if let Word::ShiftWord(id) = &word {
+                (session.worded, session.heard) = (Some(*id), at);
+            }
             return Some(word);
         }
         if !session.gone.is_empty() {
@@ -266,15 +274,13 @@ impl Catalog {
     }
 
     /// A new PPU has to hear of every file, also of what the one before had.
-    fn offer_everything(&mut self) {
+    pub(super) fn offer_everything(&mut self) {
+        self.no_candidates();
         let slots: Vec<Slot> = self.files.slots().collect();
         for slot in slots {
-            let shift = self.shift;
             let entry = &mut self.files[slot];
             entry.offer = NO_OFFER;
-            if entry.shift == NO_SHIFT {
-                entry.shift = shift;
-            }
+            entry.stored = false;
             let inside = self.source_path(slot).is_some();
             let entry = &mut self.files[slot];
             match entry.state {
@@ -311,6 +317,7 @@ impl Catalog {
                 entry.state = State::Landed;
                 entry.fresh = false;
                 entry.produced = false;
+                self.consider(slot);
             }
             (_, Since::Closed | Since::Newer) => {
                 entry.produced = since == Since::Newer;

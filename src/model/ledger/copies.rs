@@ -239,6 +239,9 @@ impl Ledger {
             self.wait_for_later(now, id, storage);
         } else if version.on_detector {
             self.fetch_again(id, reason, out);
+        } else if let Some(version) = self.versions.get(id).filter(|version| self.is_extra(version)) {
+            self.look_again(version, out);
+            self.try_again(now, id, storage, reason, out);
         } else {
             self.give_up(id, storage, reason, out);
         }
@@ -265,6 +268,7 @@ impl Ledger {
     /// The journal has it: now, and only now, these copies are *stored* (SPEC 3.4, 3.8).
     pub(super) fn committed(&mut self, now: Now, up_to: u64, out: &mut Vec<Order>) {
         self.journal.committed = up_to;
+        self.begin_committed(now, up_to, out);
         let mut acks: Vec<Vec<_>> = self.detectors.iter().map(|_| Vec::new()).collect();
         while let Some(&(sequence, id, storage)) = self.journal.written.front()
             && sequence <= up_to
@@ -361,11 +365,14 @@ impl Ledger {
         let (from, to) = self.places(version);
         let text = |path: Option<RelPath>| path.map_or(String::new(), |path| path.to_string());
         let storage_id = &self.settings.storages[storage.index()].id;
-        let short = format!("{}:{storage_id}/{}", text(from), text(to));
+        let short = format!("{}:{storage_id}/{}", text(from.clone()), text(to));
+        let what = match self.is_extra(version) {
+            true => format!("Extra file /{}", text(from)),
+            false => version.path.to_string(),
+        };
         let long = format!(
-            "{} could not be copied to storage {storage_id}: {reason}. It stays on the ramdisk and in the journal; `ppu-uringd retry` \
-             queues it again, and so does the next start.",
-            version.path
+            "{what} could not be copied to storage {storage_id}: {reason}. It stays where it is and in the journal; `ppu-uringd retry` \
+             queues it again, and so does the next start."
         );
         out.push(Order::Tell(Message::new(Code::CopyError, short, long)));
         self.record(Record::CopyFailed { version: id, storage, tries, error: reason.to_owned() }, out);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
+use super::shifts::Awaited;
 use super::{Copy, Session, Version};
 use crate::model::file_version::{Hash, Identity, OfferId, VersionId};
 use crate::model::offer::{Heartbeat, Withdrawal};
@@ -16,6 +17,9 @@ pub(super) struct Detector {
     pub(super) link: Link,
     pub(super) session: Session,
     pub(super) beat: Heartbeat,
+    /// The last shift that it tells from those before.
+    pub(super) word: Option<ShiftId>,
+    pub(super) awaited: Option<Awaited>,
     pub(super) clock_offset_ns: Option<i64>,
     pub(super) offers: HashMap<OfferId, Offer>,
     /// Offers to be asked for, oldest first.
@@ -71,6 +75,8 @@ pub(super) struct Offer {
     /// Said while it was wanted; counts if the transfer brings nothing.
     pub(super) withdrawn: Option<Withdrawal>,
     pub(super) told: bool,
+    /// See [`LandJob::replace_past`](crate::model::job::LandJob).
+    pub(super) replace_past: bool,
 }
 
 impl Detector {

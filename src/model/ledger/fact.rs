@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::model::extra::ExtraFile;
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex, TransferId};
 use crate::model::job::{CopyJob, CopyReport, LandJob, LandReport};
 use crate::model::message::Message;
 use crate::model::offer::{Decline, Heartbeat, Offered, Wanted, Withdrawal};
+use crate::model::path::RelPath;
 use crate::model::record::Record;
-use crate::model::shift::Shift;
+use crate::model::shift::{Began, Shift, ShiftId};
 
 /// The time at which a fact is told; the ledger has no clock of its own.
 #[derive(Debug, Clone, Copy)]
@@ -98,8 +100,17 @@ pub enum Fact {
         /// Which offers.
         offers: Vec<OfferId>,
     },
+    /// A detector tells the files of this shift from those before.
+    ShiftWord {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Which shift.
+        shift: ShiftId,
+    },
     /// A transfer's end on the PPU.
     Landing(LandReport),
+    /// An extra file was handed over, or one that is known was looked at anew.
+    Extra(Box<ExtraFile>),
     /// A copy's end.
     Copying(CopyReport),
     /// Of a storage's thread, now and then.
@@ -173,13 +184,26 @@ pub enum Order {
         /// Which offers.
         offers: Vec<OfferId>,
     },
-    /// The shift that a new session's files belong to.
+    /// Tell a detector of a shift.
     AnnounceShift {
         /// Which detector.
         detector: DetectorIndex,
         /// The shift.
-        shift: Arc<Shift>,
+        shift: ShiftId,
+        /// Below the detector's ramdisk; `None` is all of it.
+        source: Option<RelPath>,
+        /// When.
+        began: Began,
+        /// Another one follows.
+        more: bool,
     },
+    /// Look anew at an extra file that is held open.
+    LookAgain {
+        /// As it is encoded.
+        path: RelPath,
+    },
+    /// A shift begins: make its directories.
+    PrepareShift(Arc<Shift>),
     /// Start a copy.
     Copy {
         /// To which storage.

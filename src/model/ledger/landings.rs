@@ -1,5 +1,6 @@
 //! Transfers and how they end on the PPU.
 
+use super::offers::internal_copy_is_stored;
 use super::{Copy, CopyState, Ledger, Now, Order, Session, Version};
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex, VersionId};
 use crate::model::job::{LandFailure, LandReport, Landed};
@@ -7,6 +8,20 @@ use crate::model::message::{Code, Message};
 use crate::model::path::RelPath;
 use crate::model::record::{self, Record};
 use crate::model::shift::ShiftId;
+
+/// After that many tries people are told what a file waits for.
+const PAST_TRIES: u32 = 6;
+
+/// What earlier shifts have at a place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Past {
+    /// Nothing that matters any more.
+    None,
+    /// Safe on the internal storage.
+    Safe,
+    /// Only that.
+    Unsafe,
+}
 
 /// A want that is under way.
 pub(super) struct Transfer {
@@ -104,6 +119,10 @@ impl Ledger {
             return;
         }
         let Transfer { detector, offer: id, path, .. } = transfer;
+        let past = match failure {
+            LandFailure::Foreign => self.past_at(*detector, transfer.shift, path),
+            _ => Past::None,
+        };
         let name = &self.settings.detectors[detector.index()].id;
         let state = &mut self.detectors[detector.index()];
         let mismatch = matches!(failure, LandFailure::Mismatch { .. });
@@ -127,6 +146,20 @@ impl Ledger {
                 Code::IntegrityError,
                 "Nothing was published; it is sent again. Should it happen often, check network cards, cables and memory.",
             ),
+            // The name is an earlier shift's (SPEC 2.5). Its file is never the only one that there is.
+            LandFailure::Foreign if past == Past::Unsafe && offer.tries < PAST_TRIES => {
+                offer.told = false;
+                return self.ask_again(now, *detector, *id);
+            }
+            LandFailure::Foreign if past != Past::Unsafe && !offer.replace_past => {
+                (offer.told, offer.replace_past) = (false, true);
+                return self.ask_when_possible(*detector, *id);
+            }
+            LandFailure::Foreign if past == Past::Unsafe => (
+                Code::LandError,
+                "It is an earlier shift's file, which is not yet on the internal storage. The image waits on its detector, and lands by itself \
+                 when that is.",
+            ),
             LandFailure::Foreign => (
                 Code::LandError,
                 "The image waits on its detector. Move or rename what stands at its place on the PPU's ramdisk; it lands by itself then.",
@@ -142,18 +175,46 @@ impl Ledger {
     }
 
     /// `older` is no longer the newest of its path: what is still to be copied of it never will be.
-    fn supersede(&mut self, older: VersionId, newer: &Version, out: &mut Vec<Order>) {
+    pub(super) fn supersede(&mut self, older: VersionId, newer: &Version, out: &mut Vec<Order>) {
         let Some(version) = self.versions.get(older) else { return };
-        if self.places(version) != self.places(newer) {
-            return; // another shift's file, elsewhere
+        if version.shift != newer.shift {
+            // Another shift's file. Where it had the same place it is replaced there, and was safe before.
+            if self.places(version).0 == self.places(newer).0
+                && let Some(version) = self.versions.get_mut(older)
+            {
+                version.local = None;
+            }
+            return;
         }
         for storage in 0..version.copies.len() {
             self.supersede_copy(older, StorageIndex(storage as u16), out);
         }
     }
 
+    /// What earlier shifts have where a file is to land.
+    fn past_at(&self, detector: DetectorIndex, shift: ShiftId, path: &RelPath) -> Past {
+        let place = self.shift(shift).and_then(|shift| {
+            let place = shift.place(&self.settings.detectors[detector.index()].id)?;
+            place.target.landing(shift.user_dir.as_ref(), path).ok()
+        });
+        let there = |version: &&Version| {
+            version.shift != shift && version.local.is_some() && self.places(version).0 == place
+        };
+        let mut past = Past::None;
+        for version in self.versions.iter().map(|(_, version)| version).filter(there) {
+            match internal_copy_is_stored(&self.settings, version) {
+                true => past = Past::Safe,
+                false => return Past::Unsafe,
+            }
+        }
+        past
+    }
+
     /// Where a version lies below the ramdisk, and below a storage's target.
     pub(super) fn places(&self, version: &Version) -> (Option<RelPath>, Option<RelPath>) {
+        if self.is_extra(version) {
+            return Self::extra_places(version);
+        }
         let shift = self.shift(version.shift);
         let detector = &self.settings.detectors[version.detector.index()].id;
         let Some((shift, place)) = shift.and_then(|shift| Some((shift, shift.place(detector)?))) else {

@@ -14,6 +14,7 @@
 
 mod copies;
 mod detector;
+mod extras;
 mod fact;
 mod fallen;
 mod health;
@@ -22,6 +23,7 @@ mod offers;
 mod report;
 mod retry;
 mod room;
+mod shifts;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -31,15 +33,18 @@ mod wants;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::copies::Storage;
 use self::detector::Detector;
+pub use self::extras::Progress;
 pub use self::fact::{Fact, Now, Order, Session, Space};
 pub use self::health::Patience;
 use self::landings::Transfer;
 pub use self::retry::{Place as RetryPlace, Retried, Selection};
 use self::room::Room;
+use self::shifts::Starting;
+pub use self::shifts::WORD_WAIT;
 use self::tally::Tallies;
 pub use self::tally::Tally;
 use self::timing::Timing;
@@ -103,6 +108,10 @@ pub struct Ledger {
     settings: Settings,
     shifts: BTreeMap<ShiftId, Arc<Shift>>,
     current: Arc<Shift>,
+    /// Asked for, and not yet in the journal.
+    starting: VecDeque<Starting>,
+    /// When shifts began, of those that began in this process.
+    begins: HashMap<ShiftId, Instant>,
     detectors: Vec<Detector>,
     storages: Vec<Storage>,
     versions: Versions,
@@ -130,6 +139,8 @@ impl Ledger {
         Self {
             shifts: BTreeMap::from([(current.id, Arc::clone(&current))]),
             current,
+            starting: VecDeque::new(),
+            begins: HashMap::new(),
             detectors: settings
                 .detectors
                 .iter()
@@ -162,7 +173,9 @@ impl Ledger {
             Fact::Withdrawn { detector, offer, why } => self.withdrawn(detector, offer, why, out),
             Fact::Declined { transfer, why } => self.declined(now, transfer, why, out),
             Fact::Gone { detector, offers } => self.gone(detector, &offers, out),
+            Fact::ShiftWord { detector, shift } => self.shift_word(now, detector, shift, out),
             Fact::Landing(report) => self.landing(now, report, out),
+            Fact::Extra(file) => self.extra(now, *file, out),
             Fact::Copying(report) => self.copying(now, report, out),
             Fact::Steps { storage, steps, reads } => self.steps(now, storage, steps, reads, out),
             Fact::Committed { up_to } => self.committed(now, up_to, out),
@@ -254,12 +267,21 @@ impl Ledger {
     /// A live version that the journal remembers. `local` is its file on the ramdisk, if that is still there untouched.
     /// Where it is not and a copy is pending, that is made from another storage; where none has it, the version will be asked for again,
     /// or counts as lost when its detector's manifest does not name it. Versions come in the order of their numbers.
-    pub fn restore(&mut self, id: VersionId, mut version: Version, local: Option<Local>) {
-        if version.on_detector
-            && let Some(older) = self.versions.newest(version.detector, &version.path)
-        {
-            self.versions.retire(older);
+    pub fn restore(
+        &mut self,
+        id: VersionId,
+        mut version: Version,
+        local: Option<Local>,
+        out: &mut Vec<Order>,
+    ) {
+        if let Some(older) = self.versions.newest(version.detector, &version.path) {
+            if version.on_detector {
+                self.versions.retire(older);
+            }
+            // The older one's copy was in flight when this one landed, and a crash came before its end was told.
+            self.supersede(older, &version, out);
         }
+        self.replace_unresolved(version.detector, &version.path, out);
         version.local = local;
         let open = version.copies.iter().any(|copy| !copy.state.is_final());
         if local.is_none() && open && !version.is_durable_somewhere() {
@@ -276,6 +298,12 @@ impl Ledger {
         self.versions.insert_with(id, version);
     }
 
+    /// The newest version under a brand's path is what the brand speaks of.
+    pub fn knows(&self, detector: DetectorIndex, brand: &Brand) -> bool {
+        let known = self.versions.newest(detector, &brand.path).and_then(|id| self.versions.get(id));
+        known.is_some_and(|v| v.hash == brand.hash && v.shift == brand.shift)
+    }
+
     /// A branded file at `at` on the ramdisk, which the journal may not know: it landed right before a crash, or the journal was
     /// lost. Says whether it was taken in.
     #[allow(clippy::too_many_arguments)]
@@ -289,8 +317,7 @@ impl Ledger {
         local: Local,
         out: &mut Vec<Order>,
     ) -> bool {
-        let known = self.versions.newest(detector, &brand.path).and_then(|id| self.versions.get(id));
-        if known.is_some_and(|v| v.hash == brand.hash && v.shift == brand.shift) {
+        if self.knows(detector, &brand) {
             return false;
         }
         let version = Version {

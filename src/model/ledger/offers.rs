@@ -1,6 +1,6 @@
 //! Detectors' sessions: what they offer, what is asked for.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::detector::{Link, Offer, Unresolved};
@@ -28,7 +28,7 @@ impl Ledger {
         let state = &mut self.detectors[detector.index()];
         state.session = session;
         state.link = Link::Up(now.at);
-        out.push(Order::AnnounceShift { detector, shift: Arc::clone(&self.current) });
+        self.announce_all(now, detector, out);
     }
 
     /// Transfers whose want never reached a landing thread end here; all others have been reported.
@@ -137,20 +137,23 @@ impl Ledger {
         out: &mut Vec<Order>,
     ) {
         let (mut have, mut stored) = (Vec::new(), Vec::new());
+        let sources = self.sources(detector);
         for file in files {
             self.resolve(detector, &file, out);
             if file.superseded > 0 {
                 self.supersede_unlanded(file.shift, u64::from(file.superseded), out);
             }
-            let state = &mut self.detectors[detector.index()];
             let known = self.versions.newest(detector, &file.path);
+            let otherwise =
+                known.is_none().then(|| self.named_otherwise(detector, &file, &sources)).flatten();
+            let state = &mut self.detectors[detector.index()];
             let mut known_hash = None;
-            if let Some(id) = known
+            if let Some(id) = known.or(otherwise)
                 && let Some(version) = self.versions.get_mut(id)
             {
                 version.seen = state.manifest;
-                if !file.fresh && version.on_detector && version.settled && version.identity == file.identity
-                {
+                let is_it = !file.fresh && version.on_detector && version.identity == file.identity;
+                if is_it && (version.settled || otherwise.is_some()) {
                     state.landed.insert(file.offer, id);
                     version.offer = Some(file.offer);
                     have.push(file.offer);
@@ -160,7 +163,10 @@ impl Ledger {
                     continue;
                 }
                 // What came back after it was gone may be gone from the ramdisk, too: it travels again.
-                let may_be_same = version.on_detector && version.identity.size == file.identity.size;
+                // Nor is what another shift wrote anew, be it the same: it is theirs, and lands where they look for it.
+                let same_shift = version.shift == file.shift || same_write(&version.identity, &file.identity);
+                let may_be_same =
+                    version.on_detector && version.identity.size == file.identity.size && same_shift;
                 known_hash = may_be_same.then_some(version.hash);
             }
             if state.offers.len() >= OFFER_WINDOW {
@@ -178,6 +184,7 @@ impl Ledger {
                 wanted: false,
                 withdrawn: None,
                 told: false,
+                replace_past: false,
             };
             state.waiting.insert(file.offer);
             state.offers.insert(file.offer, offer);
@@ -190,16 +197,46 @@ impl Ledger {
         }
     }
 
+    /// Every part of its ramdisk that a shift takes, or took.
+    fn sources(&self, detector: DetectorIndex) -> BTreeSet<Option<RelPath>> {
+        let id = &self.settings.detectors[detector.index()].id;
+        self.shifts.values().filter_map(|shift| Some(shift.place(id)?.source.clone())).collect()
+    }
+
+    /// A file that landed in a shift with another source, below which its path is another: a detector that was restarted has but its times
+    /// to tell in which shift it was closed, and may take it for an earlier one's.
+    fn named_otherwise(
+        &self,
+        detector: DetectorIndex,
+        file: &Offered,
+        sources: &BTreeSet<Option<RelPath>>,
+    ) -> Option<VersionId> {
+        if file.fresh || sources.len() < 2 {
+            return None;
+        }
+        let whole = |source: &Option<RelPath>| match source {
+            Some(source) => source.join(&file.path).ok(),
+            None => Some(file.path.clone()),
+        };
+        let below = |whole: &RelPath, source: &Option<RelPath>| match source {
+            Some(source) => whole.below(source),
+            None => Some(whole.clone()),
+        };
+        let paths = sources.iter().filter_map(whole);
+        let others = paths.flat_map(|whole| sources.iter().filter_map(move |source| below(&whole, source)));
+        let is_it = |id: &VersionId| {
+            self.versions.get(*id).is_some_and(|v| v.on_detector && v.identity == file.identity)
+        };
+        others.filter_map(|path| self.versions.newest(detector, &path)).find(is_it)
+    }
+
     /// A version left over from an earlier session is found again under its own or (`mv`) another name, or was replaced.
     fn resolve(&mut self, detector: DetectorIndex, file: &Offered, out: &mut Vec<Order>) {
         let unresolved = &mut self.detectors[detector.index()].unresolved;
         if unresolved.is_empty() {
             return;
         }
-        let same = |u: &Unresolved| {
-            let (a, b) = (u.identity, file.identity);
-            (a.ino, a.size, a.mtime_ns) == (b.ino, b.size, b.mtime_ns)
-        };
+        let same = |u: &Unresolved| same_write(&u.identity, &file.identity);
         let found = unresolved.remove(&file.path).or_else(|| {
             let renamed = unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
             renamed.and_then(|path| unresolved.remove(&path))
@@ -400,7 +437,12 @@ impl Ledger {
     }
 }
 
-fn internal_copy_is_stored(settings: &super::Settings, version: &Version) -> bool {
+/// Nothing was written between the two looks: a rename, a link or a chmod moves the ctime, a close without a write moves nothing.
+fn same_write(a: &Identity, b: &Identity) -> bool {
+    (a.ino, a.size, a.mtime_ns) == (b.ino, b.size, b.mtime_ns)
+}
+
+pub(super) fn internal_copy_is_stored(settings: &super::Settings, version: &Version) -> bool {
     settings
         .storages
         .iter()

@@ -37,7 +37,10 @@ impl Ledger {
                 None => Journal::Ok,
                 Some(reason) => Journal::Error { reason: reason.clone() },
             },
-            detectors: (0..self.detectors.len()).map(|d| self.report_detector(now, d)).collect(),
+            detectors: (0..self.detectors.len())
+                .filter(|d| !self.settings.detectors[*d].is_extra())
+                .map(|d| self.report_detector(now, d))
+                .collect(),
             storages: (0..self.storages.len()).map(|s| self.report_storage(now, s)).collect(),
             shifts: self.report_shifts(),
             latency: Latency {
@@ -79,11 +82,13 @@ impl Ledger {
             },
             in_flight: state.wanted_files,
             no_room: state.files_without_room(),
+            held: state.offers.values().filter(|offer| !self.has_begun(offer.shift)).count() as u64,
             landed: Amount { files: state.counters.landed_files, bytes: state.counters.landed_bytes },
             rate: Rate { files_per_s, bytes_per_s },
             clock_offset_ms: state.clock_offset_ns.map(|ns| ns as f64 / 1e6),
             integrity_errors: state.counters.integrity_errors,
             skipped: beat.skipped,
+            released: Amount { files: beat.released_files, bytes: beat.released_bytes },
             ramdisk: Room { total_bytes: beat.ramdisk_total, free_bytes: beat.ramdisk_free },
             last_error: state.last_error.clone(),
         }

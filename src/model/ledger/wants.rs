@@ -9,6 +9,7 @@ use crate::model::file_version::{DetectorIndex, OfferId, TransferId};
 use crate::model::job::LandJob;
 use crate::model::message::{Code, Message};
 use crate::model::offer::Wanted;
+use crate::model::shift::ShiftId;
 
 /// Files asked of one detector at a time.
 const WANTED_FILES_MAX: u64 = 256;
@@ -18,6 +19,11 @@ const WANTED_BYTES_MAX: u64 = 256 << 20;
 const PASSING_FILES_MAX: usize = 64;
 /// After that long nothing passes any more.
 const PASSING_TIME: Duration = Duration::from_secs(10);
+/// A file whose shift will be known in a moment is looked at again after that time.
+const UNCLEAR_PAUSE: Duration = Duration::from_millis(20);
+/// Why a file that its detector cannot attribute is held.
+const UNKNOWN_SHIFT: &str = "in which shift it was closed cannot be told, so nobody gets it; to give it to the current shift, close it again on the \
+                             detector: touch it";
 
 impl Ledger {
     /// Asks every detector in turn for one file, oldest first, until nothing more fits.
@@ -109,16 +115,28 @@ impl Ledger {
         out: &mut Vec<Order>,
     ) -> Option<(Wanted, LandJob)> {
         let detector_id = Arc::clone(&self.settings.detectors[detector.index()].id);
+        let offer = self.detectors[detector.index()].offers.get(&id)?;
+        let unclear = self.may_be_misplaced(detector, offer.shift, offer.closed);
         let state = &mut self.detectors[detector.index()];
         state.waiting.remove(&id);
         let offer = state.offers.get_mut(&id)?;
+        if unclear {
+            state.later.insert((now.at + UNCLEAR_PAUSE, id));
+            return None;
+        }
         let shift = self.shifts.get(&offer.shift).cloned();
         let at = shift.as_ref().and_then(|shift| {
             let place = shift.place(&detector_id)?;
             place.target.landing(shift.user_dir.as_ref(), &offer.path).ok()
         });
         let held = match (shift, at) {
-            (None, _) => Err("its shift is not known here"),
+            (None, _) if offer.shift == ShiftId::UNKNOWN => Err(UNKNOWN_SHIFT),
+            (None, _) => Err(
+                "the PPU does not know its shift (was its state_dir lost?); to give it to the current shift, close it again: touch it",
+            ),
+            (Some(shift), None) if shift.place(&detector_id).is_none() => Err(
+                "its detector takes no part in the shift; `ppu-uringd shift start` begins one with all detectors",
+            ),
             (_, None) => Err("its path on the PPU would be too long"),
             _ if !self.room.could_ever_hold(offer.identity.size) => {
                 Err("it is larger than the PPU's ramdisk")
@@ -154,8 +172,8 @@ impl Ledger {
         };
         self.transfers.insert(transfer, record);
         let wanted = Wanted { transfer, offer: id, known_hash: offer.known_hash };
-        let (path, offered) = (offer.path.clone(), offer.identity);
-        Some((wanted, LandJob { detector, detector_id, shift, path, at, offered }))
+        let (path, offered, replace_past) = (offer.path.clone(), offer.identity, offer.replace_past);
+        Some((wanted, LandJob { detector, detector_id, shift, path, at, offered, replace_past }))
     }
 
     /// A want's end: gives its reservation back.

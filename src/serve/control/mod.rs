@@ -15,7 +15,11 @@ mod peer;
 mod seats;
 mod server;
 
-use crate::model::status::StatusReport;
+use crate::model::message::Code;
+use crate::model::path::RelPath;
+use crate::model::shift_report::{ShiftReport, Started};
+use crate::model::shift_request::ShiftRequest;
+use crate::model::status::{StatusReport, Told};
 use serde::{Deserialize, Serialize};
 
 pub use answer::Answer;
@@ -36,10 +40,39 @@ const MAX_REQUEST_BYTES: usize = 65_536;
 pub enum Request {
     /// How everything is.
     Status,
+    /// Begin a shift.
+    StartShift(ShiftRequest),
+    /// The last shifts.
+    Shifts {
+        /// How many, at most.
+        last: u64,
+    },
     /// Queue failed copies again.
     Retry(Which),
     /// Read stored copies again; of a [`Which`] without paths. Answered by many lines.
     Verify(Which),
+    /// Store this file, the descriptor of which comes with the request.
+    Add {
+        /// As it was written, absolute.
+        path: Vec<u8>,
+    },
+    /// Tell when it is stored.
+    Await {
+        /// From [`Response::Added`].
+        file: RelPath,
+    },
+    /// What was told; answered by one line or several, and with `follow` until the client has heard enough.
+    Messages {
+        /// Nothing up to this number.
+        #[serde(default)]
+        since: u64,
+        /// Only these codes; none: all.
+        #[serde(default)]
+        codes: Vec<Code>,
+        /// What is to come, too.
+        #[serde(default)]
+        follow: bool,
+    },
 }
 
 /// Which stored or failed copies are meant; what is not given means all.
@@ -60,6 +93,10 @@ pub struct Which {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<StatusReport>),
+    /// To [`Request::StartShift`]: it has begun.
+    ShiftStarted(Box<Started>),
+    /// To [`Request::Shifts`], oldest first.
+    Shifts(Vec<ShiftReport>),
     /// To [`Request::Retry`].
     Retried {
         /// Copies that are queued again, each of one file to one storage.
@@ -75,6 +112,27 @@ pub enum Response {
     Verified {
         /// Each in full.
         storages: Vec<Tested>,
+    },
+    /// To [`Request::Add`] and [`Request::Await`]: the answer takes its time.
+    Reading {},
+    /// To [`Request::Add`]: it will be stored, whatever happens.
+    Added {
+        /// To ask for it.
+        file: RelPath,
+    },
+    /// To [`Request::Add`]: not now. Why, for people.
+    TryAgain(String),
+    /// To [`Request::Await`].
+    Ended {
+        /// On every storage; else it was given up for now on one.
+        stored: bool,
+    },
+    /// To [`Request::Messages`].
+    Messages {
+        /// The last number that was given.
+        last: u64,
+        /// Oldest first.
+        messages: Vec<Told>,
     },
     /// Why not; for people.
     Error(String),
@@ -125,8 +183,12 @@ impl Request {
     /// Whether others than root and the daemon's own user may ask for it.
     fn is_for_everyone(&self) -> bool {
         match self {
-            Self::Status => true,
-            Self::Retry(_) | Self::Verify(_) => false,
+            Self::Status
+            | Self::Shifts { .. }
+            | Self::Messages { .. }
+            | Self::Add { .. }
+            | Self::Await { .. } => true,
+            Self::StartShift(_) | Self::Retry(_) | Self::Verify(_) => false,
         }
     }
 }

@@ -1,13 +1,18 @@
 //! One rule after the other; `world` tries them all together.
 
 mod ppu;
+mod release;
+mod shifts;
 mod world;
 
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::model::file_version::TransferId;
+use crate::model::offer::{Decline, Offered};
 use crate::model::offer::{OFFER_PAGE_FILES, OFFER_WINDOW, Wanted};
 use crate::model::send::{SendJob, SendOutcome, SendReport};
+use crate::model::shift::Began;
 
 const SHIFT: ShiftId = ShiftId(7);
 
@@ -23,6 +28,19 @@ fn path(path: &str) -> RelPath {
 
 fn identity(version: u64) -> Identity {
     Identity { size: 10 * version, mtime_ns: version as i64, ino: version, ctime_ns: version as i64 }
+}
+
+/// The PPU tells of the current shift; marks are made, come by, and are remembered at once.
+fn hear_of(catalog: &mut Catalog, at: Instant, shift: ShiftId, source: Option<RelPath>, began: Began) {
+    let now = Moment { at, file_ns: 0 };
+    catalog.shift_began(now, Announced { shift, source, began, more: false });
+    while let Some(number) = catalog.mark_due() {
+        catalog.marked(number, now, now, true);
+        catalog.event(at, Event::Mark(number));
+    }
+    if let Some((revision, _)) = catalog.unsaved_shifts() {
+        catalog.shifts_saved(revision);
+    }
 }
 
 impl Rig {
@@ -44,7 +62,7 @@ impl Rig {
 
     fn connect(&mut self) {
         self.catalog.session_begins(self.now);
-        self.catalog.shift_began(SHIFT, None);
+        hear_of(&mut self.catalog, self.now, SHIFT, None, Began::Ever);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -164,7 +182,7 @@ fn only_the_source_is_offered_and_paths_are_below_it() {
     rig.closed("other", 2);
     rig.closed("running", 3);
     rig.catalog.session_begins(rig.now);
-    rig.catalog.shift_began(SHIFT, Some(path("run")));
+    hear_of(&mut rig.catalog, rig.now, SHIFT, Some(path("run")), Began::Ever);
     rig.closed("run/b", 4);
     rig.closed("outside", 5);
     let words = rig.words();
@@ -519,7 +537,7 @@ fn an_unsettled_identity_is_offered_again_by_a_scan() {
 fn a_later_shift_takes_later_files() {
     let mut rig = Rig::new();
     rig.closed("a", 1);
-    rig.catalog.shift_began(ShiftId(8), Some(path("s")));
+    hear_of(&mut rig.catalog, rig.now, ShiftId(8), Some(path("s")), Began::Now);
     rig.closed("s/b", 2);
     let words = rig.words();
     assert_eq!(words[0], Word::ShiftWord(ShiftId(8)));

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::*;
 use crate::model::file_version::Hash;
+use crate::model::file_version::TransferId;
 use crate::model::offer::Wanted;
+use crate::model::offer::{Decline, Offered};
 
 /// What a file holds, so that two are compared at a glance.
 pub(super) type Content = u64;
@@ -14,6 +16,7 @@ pub(super) enum ToDetector {
     Want(Wanted),
     Landed(OfferId),
     Fell(OfferId),
+    Stored(OfferId),
 }
 
 pub(super) fn hash(content: Content) -> Hash {
@@ -34,6 +37,8 @@ pub(super) struct Ppu {
     pub(super) landed: u64,
     pub(super) superseded: u64,
     pub(super) lost: u64,
+    /// All that ever landed.
+    pub(super) ever: BTreeSet<(RelPath, Content)>,
 }
 
 pub(super) struct Has {
@@ -88,7 +93,7 @@ impl Ppu {
         if let Some(has) = self.has.get_mut(&file.path) {
             if !file.fresh && has.identity == file.identity {
                 has.offer = Some(file.offer);
-                return say.push_back(ToDetector::Landed(file.offer));
+                return say.extend([ToDetector::Landed(file.offer), ToDetector::Stored(file.offer)]);
             }
             known = Some(hash(has.content));
         }
@@ -152,7 +157,7 @@ impl Ppu {
                 };
                 has.identity = identity;
                 has.offer = Some(offer);
-                say.push_back(ToDetector::Landed(offer));
+                say.extend([ToDetector::Landed(offer), ToDetector::Stored(offer)]);
             }
         }
     }
@@ -170,21 +175,27 @@ impl Ppu {
             (Some((identity, content)), _) => {
                 let open = self.offers.remove(&offer).unwrap();
                 self.superseded += u64::from(self.unresolved.remove(&open.path).is_some());
+                self.ever.insert((open.path.clone(), content));
                 self.has.insert(open.path, Has { identity, content, offer: Some(offer) });
                 self.landed += 1;
-                say.push_back(ToDetector::Landed(offer));
+                say.extend([ToDetector::Landed(offer), ToDetector::Stored(offer)]);
             }
             (None, Some(why)) => self.end(offer, why),
             (None, None) => self.want(offer, say),
         }
     }
 
-    /// Somebody took a landed file away: it is to be had again, and counted when it is.
+    /// Somebody took away a landed file that is not called stored yet: it is to be had again, and counted when it is.
     pub(super) fn fall(&mut self, path: &RelPath, say: &mut VecDeque<ToDetector>) {
-        let Some(has) = self.has.remove(path) else { return };
-        self.landed -= 1;
-        self.unresolved.insert(path.clone(), has.identity);
-        if let Some(offer) = has.offer {
+        let Some(offer) = self.has.get(path).and_then(|has| has.offer) else { return };
+        let before = say.len();
+        say.retain(|word| !matches!(word, ToDetector::Stored(stored) if *stored == offer));
+        if say.len() == before {
+            return; // said already
+        }
+        if let Some(has) = self.has.remove(path) {
+            self.landed -= 1;
+            self.unresolved.insert(path.clone(), has.identity);
             self.fell.insert(offer, path.clone());
             say.push_back(ToDetector::Fell(offer));
         }

@@ -8,7 +8,11 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::ppu::{Content, Ppu, ToDetector, hash};
+use crate::model::file_version::TransferId;
+use crate::model::offer::Decline;
+use crate::model::release::{Order, Outcome, Report, Safe};
 use crate::model::send::{SendJob, SendOutcome, SendReport};
+use crate::model::shift::Began;
 
 const SHIFT: ShiftId = ShiftId(1);
 type Name = u8;
@@ -45,6 +49,14 @@ enum Step {
     Break,
     /// A landed file is taken from the PPU's ramdisk before it was stored.
     Fall(Name),
+    /// All that is under way arrives; only the watch stands still.
+    Flow,
+    /// The ramdisk is too full by that much.
+    Release(u64),
+    /// The thread that releases carries out an order.
+    ReleaseWork,
+    /// Its word comes in.
+    ReleaseReport,
 }
 
 #[derive(Clone, Copy)]
@@ -60,6 +72,7 @@ struct Inode {
 enum FsEvent {
     Closed(Name),
     Gone(Name),
+    Taken(i64),
 }
 
 /// A stream at work on a job, and what it has read.
@@ -83,8 +96,15 @@ struct World {
     /// Out on a data connection: what the PPU will have received.
     data: VecDeque<(TransferId, Option<(Identity, Content)>)>,
     ppu: Ppu,
+    /// Out of sight, by the name they had.
+    taken: BTreeMap<RelPath, (Name, u64, Identity)>,
+    reports: VecDeque<Report>,
     /// Versions that were closed.
     produced: u64,
+}
+
+fn bytes(token: i64) -> Box<[u8]> {
+    token.to_le_bytes().into()
 }
 
 fn path(name: Name) -> RelPath {
@@ -95,7 +115,7 @@ impl World {
     fn new() -> Self {
         let now = Instant::now();
         let mut world = Self {
-            catalog: Catalog::new(now),
+            catalog: Catalog::new(now).with_release(Safe::Stored),
             now,
             ticks: 0,
             names: BTreeMap::new(),
@@ -108,6 +128,8 @@ impl World {
             to_detector: VecDeque::new(),
             data: VecDeque::new(),
             ppu: Ppu::default(),
+            taken: BTreeMap::new(),
+            reports: VecDeque::new(),
             produced: 0,
         };
         world.scan();
@@ -121,6 +143,8 @@ impl World {
         match step {
             Step::Write(name) => self.write(name),
             Step::Delete(name) => {
+                // That moves the ctime of the inode's other names.
+                self.change(name, |inode, _, tick| inode.ctime = tick);
                 if self.names.remove(&name).is_some() {
                     self.events.push_back(FsEvent::Gone(name));
                 }
@@ -134,6 +158,8 @@ impl World {
                     self.events.push_back(FsEvent::Closed(name));
                 }
             }
+            // A known gap (ARCHITECTURE.md): such a close is not always understood for the file's other names.
+            Step::Map(name) if self.has_other_names(name) => {}
             Step::Map(name) => {
                 self.change(name, |inode, content, _| inode.content = content);
                 self.mapped_in_queue = true;
@@ -142,6 +168,8 @@ impl World {
             Step::Chmod(name) => self.change(name, |inode, _, tick| inode.ctime = tick),
             Step::Rename(from, to) => {
                 if from != to && self.names.contains_key(&from) {
+                    // Both inodes' ctimes move: the replaced one has a name less.
+                    self.change(to, |inode, _, tick| inode.ctime = tick);
                     self.change(from, |inode, _, tick| inode.ctime = tick);
                     let inode = self.names.remove(&from).unwrap();
                     self.names.insert(to, inode);
@@ -162,6 +190,7 @@ impl World {
             Step::Overflow if self.mapped_in_queue => {}
             Step::Overflow => {
                 self.events.clear();
+                self.catalog.event(self.now, Event::Missed);
                 self.scan();
             }
             Step::Time => {
@@ -183,7 +212,20 @@ impl World {
                 self.connect();
             }
             Step::Fall(name) => self.ppu.fall(&path(name), &mut self.to_detector),
+            Step::Flow => (0..8).for_each(|_| self.flow()),
+            Step::Release(excess) => self.catalog.release(self.now, excess),
+            Step::ReleaseWork => self.release_work(),
+            Step::ReleaseReport => {
+                if let Some(report) = self.reports.pop_front() {
+                    self.catalog.release_report(self.now, report);
+                }
+            }
         }
+    }
+
+    fn has_other_names(&self, name: Name) -> bool {
+        let ino = self.names.get(&name);
+        ino.is_some_and(|ino| self.names.values().filter(|other| *other == ino).count() > 1)
     }
 
     fn write(&mut self, name: Name) {
@@ -222,12 +264,16 @@ impl World {
         match self.events.pop_front() {
             None => self.mapped_in_queue = false,
             Some(FsEvent::Gone(name)) => self.catalog.event(self.now, Event::Gone { path: path(name) }),
+            Some(FsEvent::Taken(token)) => {
+                self.catalog.event(self.now, Event::Taken { token: bytes(token) });
+            }
             Some(FsEvent::Closed(name)) => {
-                if let Some(ino) = self.names.get(&name) {
-                    let event =
-                        Event::Closed { path: path(name), identity: self.identity(*ino), at: self.now };
-                    self.catalog.event(self.now, event);
-                }
+                let path = path(name);
+                let event = match self.names.get(&name) {
+                    Some(ino) => Event::Closed { path, identity: self.identity(*ino), at: self.now },
+                    None => Event::ClosedUnseen { path },
+                };
+                self.catalog.event(self.now, event);
             }
         }
     }
@@ -254,6 +300,7 @@ impl World {
             Some(ToDetector::Want(wanted)) => self.jobs.extend(self.catalog.want(self.now, wanted)),
             Some(ToDetector::Landed(offer)) => self.catalog.landed(self.now, &[offer]),
             Some(ToDetector::Fell(offer)) => self.catalog.fell(&[offer]),
+            Some(ToDetector::Stored(offer)) => self.catalog.stored(&[offer]),
         }
     }
 
@@ -294,9 +341,61 @@ impl World {
         self.catalog.sent(self.now, SendReport { transfer, outcome });
     }
 
+    fn release_work(&mut self) {
+        let Some(order) = self.catalog.next_release() else { return };
+        let (path, outcome) = match order {
+            Order::Take { path, identity } => {
+                let outcome = self.take(&path, identity);
+                (path, outcome)
+            }
+            Order::Delete { path } => {
+                let (name, ino, as_taken) = self.taken.remove(&path).expect("only what was taken is deleted");
+                if self.identity(ino) != as_taken || self.inodes[&ino].writers > 0 {
+                    let outcome = self.put_back(name, ino);
+                    return self.reports.push_back(Report { path, outcome });
+                }
+                let content = self.inodes[&ino].content;
+                let linked = self.names.values().any(|other| *other == ino);
+                let landed = self.ppu.ever.contains(&(path.clone(), content));
+                assert!(linked || landed, "{path} is deleted and nowhere else");
+                (path, Outcome::Deleted)
+            }
+            Order::PutBack { path } => {
+                let (name, ino, _) = self.taken.remove(&path).expect("only what was taken is put back");
+                (path, self.put_back(name, ino))
+            }
+        };
+        self.reports.push_back(Report { path, outcome });
+    }
+
+    fn put_back(&mut self, name: Name, ino: u64) -> Outcome {
+        if self.names.contains_key(&name) {
+            return Outcome::Kept("something newer has its name".to_owned());
+        }
+        self.names.insert(name, ino);
+        self.change(name, |inode, _, tick| inode.ctime = tick);
+        self.events.push_back(FsEvent::Closed(name));
+        Outcome::Back
+    }
+
+    fn take(&mut self, wanted: &RelPath, expected: Identity) -> Outcome {
+        let found =
+            self.names.iter().find(|(name, _)| path(**name) == *wanted).map(|(name, ino)| (*name, *ino));
+        let Some((name, ino)) = found else { return Outcome::Left("gone".to_owned()) };
+        if self.identity(ino) != expected || self.inodes[&ino].writers > 0 {
+            return Outcome::Left("changed, or written".to_owned());
+        }
+        self.change(name, |inode, _, tick| inode.ctime = tick);
+        self.names.remove(&name);
+        self.events.extend([FsEvent::Gone(name), FsEvent::Taken(self.ticks)]);
+        let before = self.taken.insert(wanted.clone(), (name, ino, self.identity(ino)));
+        assert_eq!(before, None, "taken twice");
+        Outcome::Taken { token: bytes(self.ticks) }
+    }
+
     fn connect(&mut self) {
         self.catalog.session_begins(self.now);
-        self.catalog.shift_began(SHIFT, None);
+        super::hear_of(&mut self.catalog, self.now, SHIFT, None, Began::Ever);
     }
 
     fn disconnect(&mut self) {
@@ -312,6 +411,13 @@ impl World {
         self.ppu.link_down();
     }
 
+    fn flow(&mut self) {
+        for step in [Step::ToPpu, Step::ToDetector, Step::StartSend, Step::EndSend, Step::Land { well: true }]
+        {
+            self.step(step);
+        }
+    }
+
     /// Nobody writes any more, and everything under way arrives.
     fn settle(&mut self) {
         for name in self.names.clone().into_keys() {
@@ -324,11 +430,9 @@ impl World {
                 self.step(Step::Watch);
             }
             for _ in 0..20 {
-                for step in
-                    [Step::ToPpu, Step::ToDetector, Step::StartSend, Step::EndSend, Step::Land { well: true }]
-                {
-                    self.step(step);
-                }
+                self.flow();
+                self.step(Step::ReleaseWork);
+                self.step(Step::ReleaseReport);
             }
             self.step(Step::Time);
         }
@@ -356,6 +460,7 @@ impl World {
         assert_eq!(self.catalog.counts().files, there.len());
         assert_eq!(self.catalog.ghosts, 0);
         assert_eq!(self.catalog.unsaid(), 0);
+        assert!(!self.catalog.is_releasing() && self.taken.is_empty());
     }
 }
 
@@ -398,6 +503,17 @@ fn anything() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn releasing() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => prop_oneof![Just(u64::MAX), 0..3_u64].prop_map(Step::Release),
+        2 => Just(Step::ReleaseWork),
+        2 => Just(Step::ReleaseReport),
+        2 => Just(Step::Flow),
+        1 => Just(Step::Watch),
+        1 => name().prop_map(Step::Map),
+    ]
+}
+
 fn cases() -> ProptestConfig {
     ProptestConfig { cases: 2000, ..ProptestConfig::default() }
 }
@@ -418,6 +534,28 @@ proptest! {
         world.check();
     }
 
+    /// Whatever is written, and however late the watch is, also through mappings, which move no time.
+    #[test]
+    fn only_what_the_ppu_has_leaves(steps in prop::collection::vec(prop_oneof![4 => anything(), 3 => releasing()], 0..200)) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+        world.settle();
+        world.scan();
+        world.settle();
+        world.check();
+        // In the end all of it may leave. One name's leaving moves the ctime of the inode's others: they are looked at anew.
+        for _ in 0..4 {
+            world.catalog.release(world.now, u64::MAX);
+            world.settle();
+            world.scan();
+            world.settle();
+        }
+        prop_assert!(world.names.is_empty(), "{:?}", world.names);
+        prop_assert_eq!(world.catalog.counts().files, 0);
+    }
+
     /// Only what every side can see is counted: each close is told before the next.
     #[test]
     fn every_version_is_counted_once(
@@ -427,6 +565,12 @@ proptest! {
             1 => name().prop_map(Step::Delete),
             1 => Just(Step::Break),
             1 => name().prop_map(Step::Fall),
+            2 => prop_oneof![
+                2 => Just(Step::Release(u64::MAX)),
+                2 => Just(Step::ReleaseWork),
+                2 => Just(Step::ReleaseReport),
+                1 => Just(Step::Flow),
+            ],
         ], 0..150),
     ) {
         let mut world = World::new();

@@ -1,0 +1,405 @@
+//! Which shift a file belongs to: the one in which it was closed (SPEC 2.2).
+//!
+//! A shift that begins while the PPU is connected is *marked*: a file that is made in a directory of our own shows up in the queue of
+//! the watch, and what was closed before it belongs to the shift before. No clock is asked. A shift that began while the
+//! link was down is told with its age; what is known to have been closed after that moment is given to it, what is known to have
+//! been closed before is not, and what is neither is held. Files that nobody saw closed are told apart by their
+//! ctime ([`Timeline`]).
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::files::Slot;
+use super::session::Manifest;
+use super::timeline::{Edge, Place, Span, Whose};
+use super::{Catalog, Entry, NO_SHIFT, ShiftPlace, State, Word};
+use crate::model::file_version::Identity;
+use crate::model::offer::Withdrawal;
+use crate::model::path::RelPath;
+use crate::model::shift::{Began, ShiftId};
+
+/// Time stamps of files move with the timer tick: what they say is old by this much at most (HZ=100).
+const TICK_NS: i64 = 10_000_000;
+/// A beginning is moved to an earlier moment only where it was heard of that much too late.
+const LATE_US: i64 = 100_000;
+/// Clock steps are noticed above this.
+const STEP_NS: i64 = 50_000_000;
+
+/// A moment, on the detector's monotonic clock and on that of its ramdisk's time stamps.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Monotonic.
+    pub at: Instant,
+    /// The time stamp, in nanoseconds, of a file that is made now.
+    pub file_ns: i64,
+}
+
+/// What the PPU says of a shift.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// Which.
+    pub shift: ShiftId,
+    /// Below the ramdisk; `None` is all of it.
+    pub source: Option<RelPath>,
+    /// When it began.
+    pub began: Began,
+    /// Another one follows, which began later.
+    pub more: bool,
+}
+
+/// A shift's time, as it is remembered when the daemon is not running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownSpan {
+    /// Whose.
+    pub shift: ShiftId,
+    /// Below the ramdisk; `None` is all of it.
+    pub source: Option<RelPath>,
+    /// It began between these, as time stamps of files.
+    pub from_ns: (i64, i64),
+    /// The clock was set at its end: no time stamp of it is later.
+    pub until_ns: Option<i64>,
+}
+
+/// What the catalog is about to do about shifts.
+#[derive(Default)]
+pub(super) struct Attribution {
+    /// Announced shifts, the oldest first, until the watch comes to their marks.
+    pending: VecDeque<Pending>,
+    /// The last mark that was made.
+    mark: u64,
+    /// Changes whenever the timeline does.
+    revision: u64,
+    /// What was handed out to be saved, and what is.
+    handed: u64,
+    saved: u64,
+    /// Words to be said once that revision is saved.
+    words: VecDeque<(ShiftId, u64)>,
+    /// Something was inserted into the past since the last mark was asked for.
+    past_changed: bool,
+    /// The ramdisk's clock minus ours, ns, when it was last looked at, and when that was (µs).
+    clock: Option<(i64, i64)>,
+}
+
+struct Pending {
+    place: Place,
+    /// `None`: to be made.
+    mark: Option<u64>,
+    /// Begins where its mark is; in the timeline only once that is made.
+    live: bool,
+    /// Events before the mark are told apart by their times.
+    timed: bool,
+    /// What was written after that time stamp was closed after the mark.
+    after_ns: i64,
+}
+
+/// Shifts.
+impl Catalog {
+    /// Makes known what an earlier process knew, oldest first. Before the first event.
+    pub fn restore_shifts(&mut self, known: impl IntoIterator<Item = KnownSpan>) {
+        for KnownSpan { shift, source, from_ns, until_ns } in known {
+            let place = self.place(shift, source);
+            let from = Edge { us: (i64::MIN, i64::MIN), ns: from_ns };
+            self.timeline.restore(Span { place, from, until_ns });
+            self.shift = place;
+        }
+    }
+
+    /// The clock was set while nobody looked: from the last time stamp that there may be before, to the first after.
+    pub fn clock_was_set(&mut self, before_ns: i64, after_ns: i64) {
+        self.timeline.step((i64::MIN, i64::MIN), before_ns, after_ns);
+        self.attribution.revision += 1;
+    }
+
+    /// Looks whether the clock is being set. To be called every second or so.
+    pub fn look_at_clock(&mut self, now: Moment) {
+        let us = self.us(now.at);
+        let offset = now.file_ns.saturating_sub(us.saturating_mul(1000));
+        if let Some((before, seen)) = self.attribution.clock.replace((offset, us))
+            && before.abs_diff(offset) > STEP_NS.unsigned_abs()
+        {
+            let last_before = us.saturating_mul(1000).saturating_add(before).saturating_add(TICK_NS);
+            let first_after = seen.saturating_mul(1000).saturating_add(offset).saturating_sub(TICK_NS);
+            tracing::warn!(
+                seconds = (offset - before) as f64 / 1e9,
+                "this machine's clock was set; files whose shift cannot be told any more are held"
+            );
+            self.timeline.step((seen, us), last_before, first_after);
+            self.attribution.revision += 1;
+        }
+    }
+
+    /// The PPU tells of a shift. The last of a row, without `more`, is the current one; the first row of a session sets off its
+    /// manifest.
+    pub fn shift_began(&mut self, now: Moment, announced: Announced) {
+        let Announced { shift, source, began, more } = announced;
+        let place = self.place(shift, source);
+        let pending = self.attribution.pending.iter().any(|pending| pending.place == place);
+        let unknown = !pending && !self.timeline.knows(place);
+        match began {
+            Began::Ever if self.timeline.first().is_none() => {
+                self.timeline.begin(place, Edge::EVER);
+                self.past_has_changed(place, Edge::EVER);
+            }
+            Began::Ago { us } if unknown || self.is_corrected(now, place, us) => {
+                self.began_in_the_past(now, place, us);
+            }
+            _ => {}
+        }
+        if more {
+            return;
+        }
+        // Begins now; or a PPU that has lost its last shifts goes on with an older one.
+        let live = !pending && self.timeline.last().is_none_or(|last| last.place != place);
+        let timed = std::mem::take(&mut self.attribution.past_changed);
+        if live || timed || pending {
+            self.attribution.pending.push_back(Pending {
+                place,
+                mark: None,
+                live,
+                timed,
+                after_ns: i64::MAX,
+            });
+        } else {
+            self.is_current(place);
+        }
+    }
+
+    /// A mark is to be made now, under this number.
+    pub fn mark_due(&self) -> Option<u64> {
+        let unmarked = |pending: &Pending| pending.mark.is_none();
+        self.attribution.pending.iter().any(unmarked).then_some(self.attribution.mark + 1)
+    }
+
+    /// The mark was made between `before` and `after`; or it could not be, and is due again later.
+    pub fn marked(&mut self, number: u64, before: Moment, after: Moment, made: bool) {
+        let edge = Edge { us: (self.us(before.at), self.us(after.at)), ns: (before.file_ns, after.file_ns) };
+        if made {
+            self.attribution.mark = number;
+        }
+        for pending in &mut self.attribution.pending {
+            if pending.mark.is_some() {
+                continue;
+            }
+            if std::mem::take(&mut pending.live) {
+                self.timeline.begin(pending.place, edge);
+                self.attribution.revision += 1;
+                pending.after_ns = after.file_ns;
+            }
+            pending.mark = made.then_some(number);
+            pending.timed |= !made;
+        }
+    }
+
+    /// What is to be remembered, if it is not what was handed out last, and its number.
+    pub fn unsaved_shifts(&mut self) -> Option<(u64, Vec<KnownSpan>)> {
+        let Attribution { revision, handed, .. } = self.attribution;
+        if revision == handed {
+            return None;
+        }
+        self.attribution.handed = revision;
+        let span = |span: &Span| {
+            let ShiftPlace { id: shift, source } = &self.shifts[span.place as usize];
+            let (shift, source) = (*shift, source.clone());
+            KnownSpan { shift, source, from_ns: span.from.ns, until_ns: span.until_ns }
+        };
+        Some((revision, self.timeline.spans().iter().map(span).collect()))
+    }
+
+    /// It is remembered: the PPU may rely on it.
+    pub fn shifts_saved(&mut self, revision: u64) {
+        self.attribution.saved = self.attribution.saved.max(revision);
+        self.say_shift_words();
+    }
+
+    /// The watch has come to this mark: what it sees from here on was closed after it was made.
+    pub(super) fn mark_passed(&mut self, number: u64) {
+        while let Some(pending) = self.attribution.pending.front()
+            && pending.mark.is_some_and(|mark| mark <= number)
+        {
+            let place = pending.place;
+            self.attribution.pending.pop_front();
+            self.is_current(place);
+        }
+    }
+
+    /// The kernel dropped events, and perhaps marks.
+    pub(super) fn marks_may_be_lost(&mut self) {
+        for pending in &mut self.attribution.pending {
+            pending.mark = None;
+            pending.timed = true;
+        }
+    }
+
+    /// Whose a file is whose close was seen by `at`.
+    pub(super) fn whose_close(&mut self, identity: &Identity, at_us: i64) -> Place {
+        // A chmod moves the ctime alone.
+        let written_ns = identity.ctime_ns.min(identity.mtime_ns);
+        let pending = &self.attribution.pending;
+        if pending.iter().any(|pending| pending.timed) {
+            let whose = self.timeline.closed(written_ns, at_us);
+            return self.place_of(whose);
+        }
+        // Before the mark it is looked at as it is by now, which may be after the mark.
+        let later = pending.iter().rev().find(|pending| written_ns > pending.after_ns);
+        later.map_or(self.shift, |pending| pending.place)
+    }
+
+    /// Whose a file is that a scan has met.
+    pub(super) fn whose_change(&mut self, identity: &Identity) -> Place {
+        let whose = match (self.timeline.changed(identity.ctime_ns), self.timeline.changed(identity.mtime_ns))
+        {
+            // Written in one shift, and renamed, say, in a later one; or its writer has set an old time.
+            (Whose::Of(changed), Whose::Of(written)) if changed != written => Whose::Unsure(written),
+            (Whose::Of(_), Whose::Unsure(written)) => Whose::Unsure(written),
+            (changed, _) => changed,
+        };
+        self.place_of(whose)
+    }
+
+    fn place_of(&mut self, whose: Whose) -> Place {
+        match whose {
+            Whose::Of(place) => place,
+            Whose::Unsure(place) => self.unsure(place),
+            Whose::Nobody => match self.timeline.first() {
+                Some(first) => self.unsure(first.place),
+                None => NO_SHIFT,
+            },
+        }
+    }
+
+    /// Where a shift is in the table.
+    fn place(&mut self, id: ShiftId, source: Option<RelPath>) -> Place {
+        match self.shifts.iter().position(|shift| shift.id == id) {
+            Some(place) => {
+                self.shifts[place].source = source;
+                place as Place
+            }
+            None => {
+                self.shifts.push(ShiftPlace { id, source });
+                (self.shifts.len() - 1) as Place
+            }
+        }
+    }
+
+    /// No shift at all, its files being named as those of `like`: the PPU tells people that they are held.
+    fn unsure(&mut self, like: Place) -> Place {
+        let source = self.shifts[like as usize].source.clone();
+        let same = |shift: &ShiftPlace| shift.id == ShiftId::UNKNOWN && shift.source == source;
+        match self.shifts.iter().position(same) {
+            Some(place) => place as Place,
+            None => {
+                self.shifts.push(ShiftPlace { id: ShiftId::UNKNOWN, source });
+                (self.shifts.len() - 1) as Place
+            }
+        }
+    }
+
+    /// The PPU says again, after our word and because that came late, when a shift began: earlier than we had it.
+    fn is_corrected(&self, now: Moment, place: Place, ago_us: u64) -> bool {
+        let id = self.shifts[place as usize].id;
+        let worded = self.session.as_ref().is_some_and(|session| session.worded == Some(id));
+        let beginning = self.timeline.beginning(place).map_or(i64::MIN, |edge| edge.us.0);
+        worded && self.us(now.at).saturating_sub_unsigned(ago_us) < beginning.saturating_sub(LATE_US)
+    }
+
+    /// A shift began that long before the PPU said so, which was after it had heard from us last, and before now.
+    fn began_in_the_past(&mut self, now: Moment, place: Place, ago_us: u64) {
+        let now_us = self.us(now.at);
+        let heard = self.session.as_ref().map_or(now_us, |session| session.heard.min(now_us));
+        let us = (heard.saturating_sub_unsigned(ago_us), now_us.saturating_sub_unsigned(ago_us));
+        let stamp = |us: i64| now.file_ns.saturating_sub(now_us.saturating_sub(us).saturating_mul(1000));
+        let ns = (stamp(us.0).saturating_sub(TICK_NS), stamp(us.1).saturating_add(TICK_NS));
+        let edge = Edge { us, ns };
+        let shifts = &self.shifts;
+        self.timeline.insert(place, edge, |place| shifts[place as usize].id);
+        self.past_has_changed(place, edge);
+        self.attribution.past_changed = true;
+    }
+
+    /// Files that have not yet landed may belong to another shift than was thought.
+    fn past_has_changed(&mut self, place: Place, edge: Edge) {
+        self.attribution.revision += 1;
+        let slots: Vec<Slot> = self.files.slots().collect();
+        for slot in slots {
+            if matches!(self.files[slot].state, State::Landed | State::Sending | State::Sent) {
+                continue;
+            }
+            let now = self.reconsidered(slot, place, edge);
+            self.give(slot, now);
+        }
+    }
+
+    fn reconsidered(&mut self, slot: Slot, place: Place, edge: Edge) -> Place {
+        let Entry { shift, seen, identity, closed_us, .. } = self.files[slot];
+        if !seen {
+            return self.whose_change(&identity);
+        }
+        let id_of = |shift: Place| self.shifts.get(shift as usize).map(|shift| shift.id);
+        if id_of(shift) == Some(ShiftId::UNKNOWN) || (shift != NO_SHIFT && id_of(shift) >= id_of(place)) {
+            return shift;
+        }
+        if edge == Edge::EVER {
+            place
+        } else if closed_us < edge.us.0 {
+            shift
+        } else if identity.ctime_ns.min(identity.mtime_ns) >= edge.ns.1 {
+            place
+        } else if shift == NO_SHIFT {
+            self.unsure(place)
+        } else {
+            self.unsure(shift)
+        }
+    }
+
+    /// An offer under another shift ends uncounted, and is made anew.
+    pub(super) fn give(&mut self, slot: Slot, shift: Place) {
+        if self.files[slot].shift == shift {
+            return;
+        }
+        self.files[slot].shift = shift;
+        match self.files[slot].state {
+            State::Offered => {
+                self.withdraw(slot, Withdrawal::Reopened);
+                self.wait(slot);
+            }
+            State::Waiting | State::Outside => self.wait(slot),
+            _ => {}
+        }
+    }
+
+    /// Closed before the first shift that is known.
+    fn hold_what_is_nobodys(&mut self) {
+        let Some(first) = self.timeline.first().map(|first| first.place) else { return };
+        let slots: Vec<Slot> =
+            self.files.slots().filter(|slot| self.files[*slot].shift == NO_SHIFT).collect();
+        if !slots.is_empty() {
+            let nobody = self.unsure(first);
+            for slot in slots {
+                self.give(slot, nobody);
+            }
+        }
+    }
+
+    /// What is closed from now on belongs to `place`.
+    fn is_current(&mut self, place: Place) {
+        self.shift = place;
+        self.hold_what_is_nobodys();
+        let id = self.shifts[place as usize].id;
+        self.attribution.words.push_back((id, self.attribution.revision));
+        self.say_shift_words();
+    }
+
+    fn say_shift_words(&mut self) {
+        while let Some((id, revision)) = self.attribution.words.front().copied()
+            && revision <= self.attribution.saved
+        {
+            self.attribution.words.pop_front();
+            let Some(session) = &mut self.session else { continue };
+            session.words.push_back(Word::ShiftWord(id));
+            if let Manifest::Unasked = session.manifest {
+                session.manifest = Manifest::Due;
+                self.offer_everything();
+            }
+        }
+    }
+}

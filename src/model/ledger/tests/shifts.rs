@@ -1,0 +1,168 @@
+//! Shifts on the PPU: when one begins, what detectors are told, and what is asked of one that has not yet given its word.
+
+use super::*;
+use crate::model::shift::Began;
+
+/// A ledger alone: what it says is looked at.
+struct Alone {
+    ledger: Ledger,
+    now: Now,
+}
+
+const DETECTOR: DetectorIndex = DetectorIndex(0);
+
+impl Alone {
+    fn new() -> Self {
+        let World { ledger, now, .. } = World::new();
+        let mut alone = Self { ledger, now };
+        alone.tell(Fact::ShiftWord { detector: DETECTOR, shift: ShiftId(1) });
+        alone
+    }
+
+    fn tell(&mut self, fact: Fact) -> Vec<Order> {
+        let mut out = Vec::new();
+        self.ledger.apply(self.now, fact, &mut out);
+        self.ledger.work(self.now, &mut out);
+        out
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now.at += Duration::from_millis(ms);
+        self.now.wall_ms += ms as i64;
+    }
+
+    /// Asked for; the number of its record.
+    fn ask(&mut self) -> (ShiftId, u64) {
+        let id = self.ledger.next_shift_id(self.now);
+        let places = self.ledger.current_shift().places.clone();
+        let mut out = Vec::new();
+        self.ledger.start_shift(Shift::new(id, 600, 600, "$UID", places).unwrap(), &mut out).unwrap();
+        let [Order::Record { sequence, record: Record::Shift(_) }] = out[..] else { panic!("{out:?}") };
+        (id, sequence)
+    }
+
+    fn start(&mut self) -> (ShiftId, Vec<(u16, ShiftId, Began, bool)>) {
+        let (id, up_to) = self.ask();
+        (id, told(&self.tell(Fact::Committed { up_to })))
+    }
+
+    fn offer(&mut self, number: u64, shift: ShiftId, ago_ms: u64) -> Vec<Order> {
+        let file = Offered {
+            offer: OfferId(number),
+            path: path(number as u8),
+            identity: Identity { size: 10, mtime_ns: 1, ino: number, ctime_ns: 1 },
+            shift,
+            closed_us_ago: ago_ms * 1000,
+            fresh: true,
+            superseded: 0,
+        };
+        self.tell(Fact::Offered { detector: DETECTOR, files: vec![file] })
+    }
+}
+
+fn told(orders: &[Order]) -> Vec<(u16, ShiftId, Began, bool)> {
+    let announced = |order: &Order| match order {
+        Order::AnnounceShift { detector, shift, began, more, .. } => {
+            Some((detector.0, *shift, *began, *more))
+        }
+        _ => None,
+    };
+    orders.iter().filter_map(announced).collect()
+}
+
+fn wanted(orders: &[Order]) -> usize {
+    orders.iter().filter(|order| matches!(order, Order::Want { .. })).count()
+}
+
+#[test]
+fn a_shift_begins_when_the_journal_has_it() {
+    let mut alone = Alone::new();
+    let (id, up_to) = alone.ask();
+    let (next, later) = alone.ask();
+    assert!(id < next, "also before the first has begun");
+    assert!(!alone.ledger.has_begun(id));
+    assert_eq!(alone.ledger.current_shift().id, ShiftId(1));
+    let orders = alone.tell(Fact::Committed { up_to });
+    assert_eq!(told(&orders), [(0, id, Began::Now, false), (1, id, Began::Now, false)]);
+    assert!(orders.iter().any(|order| matches!(order, Order::PrepareShift(shift) if shift.id == id)));
+    assert!(alone.ledger.has_begun(id) && !alone.ledger.has_begun(next));
+    alone.tell(Fact::Committed { up_to: later });
+    assert_eq!(alone.ledger.current_shift().id, next);
+}
+
+#[test]
+fn no_shift_begins_with_a_broken_journal() {
+    let mut alone = Alone::new();
+    alone.tell(Fact::JournalTrouble(Some("disk full".to_owned())));
+    let shift = Shift { id: ShiftId(9), ..alone.ledger.current_shift().clone() };
+    let refused = alone.ledger.start_shift(shift, &mut Vec::new()).unwrap_err();
+    assert!(refused.contains("disk full") && refused.contains("Make room"), "{refused}");
+}
+
+#[test]
+fn a_detector_that_was_away_hears_of_all_with_their_age() {
+    let mut alone = Alone::new();
+    let session = Session(1);
+    let reason = "broken".to_owned();
+    alone.tell(Fact::LinkDown { detector: DETECTOR, session, reason, refused: false });
+    alone.pass(1000);
+    let (first, announced) = alone.start();
+    assert_eq!(announced, [(1, first, Began::Now, false)], "only who is there");
+    alone.pass(5000);
+    let (second, _) = alone.start();
+    assert_eq!(alone.ledger.without_word(second)[0].0, "1MF");
+    alone.pass(500);
+    // The wall clock was set meanwhile: nobody asks it.
+    alone.now.wall_ms -= 7_200_000;
+    let orders = alone.tell(Fact::LinkUp { detector: DETECTOR, session: Session(2) });
+    assert_eq!(
+        told(&orders),
+        [
+            (0, ShiftId(1), Began::Ever, true),
+            (0, first, Began::Ago { us: 5_500_000 }, true),
+            (0, second, Began::Ago { us: 500_000 }, false)
+        ]
+    );
+    assert_eq!(told(&alone.tell(Fact::ShiftWord { detector: DETECTOR, shift: second })), []);
+    assert_eq!(alone.ledger.word_of("1MF", second), Some(true));
+    assert_eq!(alone.ledger.word_of("gone", second), None);
+}
+
+#[test]
+fn a_word_in_time_ends_it_and_a_late_one_is_corrected() {
+    let mut alone = Alone::new();
+    let (id, _) = alone.start();
+    alone.pass(1999);
+    assert_eq!(told(&alone.tell(Fact::ShiftWord { detector: DETECTOR, shift: id })), []);
+    let (id, _) = alone.start();
+    alone.pass(3000);
+    let word = || Fact::ShiftWord { detector: DETECTOR, shift: id };
+    assert_eq!(told(&alone.tell(word())), [(0, id, Began::Ago { us: 3_000_000 }, false)]);
+    assert_eq!(told(&alone.tell(word())), [], "once");
+}
+
+#[test]
+fn what_may_be_misplaced_is_not_asked_for() {
+    let mut alone = Alone::new();
+    alone.pass(10_000);
+    let (id, _) = alone.start();
+    alone.pass(100);
+    assert_eq!(wanted(&alone.offer(1, ShiftId(1), 200)), 1, "closed before");
+    assert_eq!(wanted(&alone.offer(2, ShiftId(1), 50)), 0, "closed after, as the PPU sees it");
+    assert_eq!(wanted(&alone.offer(3, id, 50)), 1);
+    alone.tell(Fact::ShiftWord { detector: DETECTOR, shift: id });
+    alone.pass(100);
+    assert_eq!(wanted(&alone.tell(Fact::Tick)), 1, "the detector knows better");
+}
+
+#[test]
+fn what_no_shift_covers_is_not_asked_for_and_told() {
+    let mut alone = Alone::new();
+    let orders = alone.offer(1, ShiftId::UNKNOWN, 0);
+    assert_eq!(wanted(&orders), 0);
+    let said = orders.iter().find_map(|order| match order {
+        Order::Tell(message) => Some(message.long.clone()),
+        _ => None,
+    });
+    assert!(said.unwrap().contains("touch it"));
+}
