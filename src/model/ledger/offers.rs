@@ -1,6 +1,7 @@
 //! Detectors' sessions: what they offer, what is asked for.
 
 use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::detector::{Link, Offer, Unresolved};
@@ -120,7 +121,10 @@ impl Ledger {
         for id in gone {
             self.leave_detector(id, out);
         }
-        let lost: Vec<_> = self.detectors[detector.index()].unresolved.drain().collect();
+        // What fell in this session was asked for again: a word of its own will tell of it.
+        let state = &mut self.detectors[detector.index()];
+        let asked: HashSet<RelPath> = state.fell.values().cloned().collect();
+        let lost: Vec<_> = state.unresolved.extract_if(|path, _| !asked.contains(path)).collect();
         for (path, Unresolved { shift, identity, fallen }) in lost {
             match fallen {
                 None => self.lose(detector, shift, path, identity, out),

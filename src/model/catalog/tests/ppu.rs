@@ -65,8 +65,10 @@ impl Ppu {
             Word::ManifestEnd => {
                 let seen = &self.seen;
                 self.has.retain(|path, _| seen.contains(path));
-                self.lost += self.unresolved.len() as u64;
-                self.unresolved.clear();
+                let asked: BTreeSet<&RelPath> = self.fell.values().collect();
+                let before = self.unresolved.len();
+                self.unresolved.retain(|path, _| asked.contains(path));
+                self.lost += (before - self.unresolved.len()) as u64;
             }
             Word::Withdrawn(offer, why) => match self.offers.get_mut(&offer) {
                 Some(open) if open.wanted => open.withdrawn = Some(why),

@@ -80,6 +80,39 @@ fn what_left_the_ramdisk_unstored_is_fetched_again() {
     assert_eq!((tally(&world, 0).stored, tally(&world, 1).stored), (1, 1));
 }
 
+/// The manifest that is on its way was made before the detector heard that it is needed again.
+#[test]
+fn what_fell_within_a_manifest_is_not_lost_at_its_end() {
+    let mut world = landed();
+    let detector = DetectorIndex(0);
+    world.tell(Fact::ManifestBegin { detector });
+    let identity = world.detectors[0].files[&1];
+    world.offer(0, 1, identity, false);
+    for storage in [0, 1] {
+        let job = world.copies[storage].remove(0);
+        world.copied(storage, job.version, CopyOutcome::SourceLost("removed".to_owned()));
+    }
+    world.run(Event::Wait { ms: 1000 });
+    let job = world.copies[0].remove(0);
+    let mut orders = Vec::new();
+    let report = CopyReport {
+        version: job.version,
+        storage: StorageIndex(0),
+        outcome: CopyOutcome::SourceLost("removed".to_owned()),
+        set_aside: None,
+    };
+    world.ledger.apply(world.now, Fact::Copying(report), &mut orders);
+    world.ledger.apply(world.now, Fact::ManifestEnd { detector }, &mut orders);
+    for order in orders {
+        world.obey(order);
+    }
+    world.run(Event::Wait { ms: 1 });
+    world.check();
+    assert_eq!((tally(&world, 0).lost, tally(&world, 1).lost), (0, 0));
+    world.calm();
+    assert_eq!((tally(&world, 0).stored, tally(&world, 1).stored), (1, 1));
+}
+
 #[test]
 fn what_left_the_ramdisk_and_the_detector_has_failed_until_retried() {
     let mut world = landed();
