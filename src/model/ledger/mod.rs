@@ -285,7 +285,7 @@ impl Ledger {
         version.local = local;
         let open = version.copies.iter().any(|copy| !copy.state.is_final());
         if local.is_none() && open && !version.is_durable_somewhere() {
-            return self.fall(id, version);
+            return self.fall(id, version, false);
         }
         for (storage, copy) in version.copies.iter_mut().enumerate() {
             if !copy.state.is_final() {

@@ -29,7 +29,7 @@ pub(super) struct Ppu {
     pub(super) has: BTreeMap<RelPath, Has>,
     pub(super) offers: BTreeMap<OfferId, Open>,
     wants: BTreeMap<TransferId, OfferId>,
-    unresolved: BTreeMap<RelPath, Identity>,
+    unresolved: BTreeMap<RelPath, Unresolved>,
     /// Had landed in this session, and fell from the ramdisk.
     fell: BTreeMap<OfferId, RelPath>,
     seen: BTreeSet<RelPath>,
@@ -45,6 +45,15 @@ pub(super) struct Has {
     identity: Identity,
     pub(super) content: Content,
     offer: Option<OfferId>,
+    /// It may have been called stored, and what is stored never falls.
+    stored: bool,
+}
+
+struct Unresolved {
+    identity: Identity,
+    fell: bool,
+    /// The detector will tell of it in this session.
+    awaited: bool,
 }
 
 #[derive(Debug)]
@@ -54,6 +63,8 @@ pub(super) struct Open {
     known: Option<Hash>,
     wanted: bool,
     withdrawn: Option<Withdrawal>,
+    /// Had landed, and fell.
+    again: bool,
 }
 
 impl Ppu {
@@ -65,9 +76,8 @@ impl Ppu {
             Word::ManifestEnd => {
                 let seen = &self.seen;
                 self.has.retain(|path, _| seen.contains(path));
-                let asked: BTreeSet<&RelPath> = self.fell.values().collect();
                 let before = self.unresolved.len();
-                self.unresolved.retain(|path, _| asked.contains(path));
+                self.unresolved.retain(|_, unresolved| unresolved.awaited);
                 self.lost += (before - self.unresolved.len()) as u64;
             }
             Word::Withdrawn(offer, why) => match self.offers.get_mut(&offer) {
@@ -89,7 +99,7 @@ impl Ppu {
         let on_offer = self.offers.values().any(|open| open.path == file.path && open.withdrawn.is_none());
         assert!(!on_offer, "{} is on offer twice", file.path);
         self.seen.insert(file.path.clone());
-        self.resolve(&file);
+        let again = self.resolve(&file);
         self.superseded += u64::from(file.superseded);
         let mut known = None;
         if let Some(has) = self.has.get_mut(&file.path) {
@@ -100,20 +110,19 @@ impl Ppu {
             known = Some(hash(has.content));
         }
         let Offered { path, identity, .. } = file;
-        self.offers.insert(file.offer, Open { path, identity, known, wanted: false, withdrawn: None });
+        self.offers.insert(file.offer, Open { path, identity, known, wanted: false, withdrawn: None, again });
         self.want(file.offer, say);
     }
 
-    fn resolve(&mut self, file: &Offered) {
-        let same = |identity: &Identity| same_content(identity, &file.identity);
-        let ended = match self.unresolved.remove(&file.path) {
-            Some(before) => !same(&before),
-            None => {
-                let renamed = self.unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
-                renamed.is_some_and(|path| self.unresolved.remove(&path).is_some())
-            }
-        };
-        self.superseded += u64::from(ended);
+    fn resolve(&mut self, file: &Offered) -> bool {
+        let same = |unresolved: &Unresolved| same_content(&unresolved.identity, &file.identity);
+        let found = self.unresolved.remove(&file.path).or_else(|| {
+            let renamed = self.unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
+            renamed.and_then(|path| self.unresolved.remove(&path))
+        });
+        let Some(found) = found else { return false };
+        self.superseded += u64::from(!same(&found));
+        same(&found) && found.fell
     }
 
     fn want(&mut self, offer: OfferId, say: &mut VecDeque<ToDetector>) {
@@ -130,6 +139,10 @@ impl Ppu {
         match why {
             // It landed in the session before, which broke before the detector heard of it.
             _ if self.has_version(&open) => {}
+            Withdrawal::Reopened if open.again => {
+                let unresolved = Unresolved { identity: open.identity, fell: true, awaited: true };
+                self.unresolved.insert(open.path, unresolved);
+            }
             Withdrawal::Reopened => {}
             Withdrawal::Moved | Withdrawal::Replaced => self.superseded += 1,
             Withdrawal::Vanished => self.lost += 1,
@@ -178,7 +191,7 @@ impl Ppu {
                 let open = self.offers.remove(&offer).unwrap();
                 self.superseded += u64::from(self.unresolved.remove(&open.path).is_some());
                 self.ever.insert((open.path.clone(), content));
-                self.has.insert(open.path, Has { identity, content, offer: Some(offer) });
+                self.has.insert(open.path, Has { identity, content, offer: Some(offer), stored: false });
                 self.landed += 1;
                 say.extend([ToDetector::Landed(offer), ToDetector::Stored(offer)]);
             }
@@ -189,7 +202,8 @@ impl Ppu {
 
     /// Somebody took away a landed file that is not called stored yet: it is to be had again, and counted when it is.
     pub(super) fn fall(&mut self, path: &RelPath, say: &mut VecDeque<ToDetector>) {
-        let Some(offer) = self.has.get(path).and_then(|has| has.offer) else { return };
+        let landed = self.has.get(path).filter(|has| !has.stored);
+        let Some(offer) = landed.and_then(|has| has.offer) else { return };
         let before = say.len();
         say.retain(|word| !matches!(word, ToDetector::Stored(stored) if *stored == offer));
         if say.len() == before {
@@ -197,7 +211,8 @@ impl Ppu {
         }
         if let Some(has) = self.has.remove(path) {
             self.landed -= 1;
-            self.unresolved.insert(path.clone(), has.identity);
+            let unresolved = Unresolved { identity: has.identity, fell: true, awaited: true };
+            self.unresolved.insert(path.clone(), unresolved);
             self.fell.insert(offer, path.clone());
             say.push_back(ToDetector::Fell(offer));
         }
@@ -206,6 +221,7 @@ impl Ppu {
     pub(super) fn link_down(&mut self) {
         self.wants.clear();
         self.fell.clear();
+        self.unresolved.values_mut().for_each(|unresolved| unresolved.awaited = false);
         for offer in self.offers.keys().copied().collect::<Vec<_>>() {
             if let Some(why) = self.offers[&offer].withdrawn {
                 self.end(offer, why);
@@ -213,9 +229,10 @@ impl Ppu {
         }
         for open in std::mem::take(&mut self.offers).into_values() {
             if !self.has_version(&open) {
-                self.unresolved.insert(open.path, open.identity);
+                let unresolved = Unresolved { identity: open.identity, fell: open.again, awaited: false };
+                self.superseded += u64::from(self.unresolved.insert(open.path, unresolved).is_some());
             }
         }
-        self.has.values_mut().for_each(|has| has.offer = None);
+        self.has.values_mut().for_each(|has| (has.offer, has.stored) = (None, true));
     }
 }

@@ -88,16 +88,13 @@ fn what_fell_within_a_manifest_is_not_lost_at_its_end() {
     world.tell(Fact::ManifestBegin { detector });
     let identity = world.detectors[0].files[&1];
     world.offer(0, 1, identity, false);
-    for storage in [0, 1] {
-        let job = world.copies[storage].remove(0);
-        world.copied(storage, job.version, CopyOutcome::SourceLost("removed".to_owned()));
-    }
-    world.run(Event::Wait { ms: 1000 });
     let job = world.copies[0].remove(0);
+    world.copied(0, job.version, CopyOutcome::SourceLost("removed".to_owned()));
+    let job = world.copies[1].remove(0);
     let mut orders = Vec::new();
     let report = CopyReport {
         version: job.version,
-        storage: StorageIndex(0),
+        storage: StorageIndex(1),
         outcome: CopyOutcome::SourceLost("removed".to_owned()),
         set_aside: None,
     };
