@@ -84,18 +84,25 @@ fn shifts_begin_under_load() {
     }
     let rig = Rig::start(Options::default());
     let (written, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    // How far the writer may go, so that a fast one does not leave more than can be stored in the test's time.
+    let enough = AtomicUsize::new(0);
     let mut borders = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::SeqCst) {
                 let n = written.load(Ordering::SeqCst);
+                if n >= enough.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                    continue;
+                }
                 write(rig.source(0), format!("{}/{n}", n % 7), &content(n as u64, 1000 + n % 5000));
                 written.store(n + 1, Ordering::SeqCst);
             }
         });
         for user in 1..=4 {
-            let enough = 500 * user;
-            wait_until("files are written", || written.load(Ordering::SeqCst) > enough);
+            // Beyond what is waited for, so that writing goes on while the shift begins.
+            enough.store(500 * user + 2000, Ordering::SeqCst);
+            wait_until("files are written", || written.load(Ordering::SeqCst) > 500 * user);
             let before = written.load(Ordering::SeqCst);
             let started = start(&rig, &["-u", &format!("{user}:{}", 100 + user)]);
             // The next one may have been begun already, but for its close.

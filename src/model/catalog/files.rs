@@ -74,10 +74,17 @@ impl Files {
             .insert_unique(hash, slot, |slot| hasher.hash_one(entries[slot.0 as usize].identity.ino));
     }
 
-    /// Other entries with the same inode and content: the same file under other names.
-    pub(super) fn other_names(&self, slot: Slot, identity: &Identity) -> Vec<Slot> {
-        let same = |other: &Slot| *other != slot && same_content(&self[*other].identity, identity);
+    /// Entries with the same inode and content: one file under all its names.
+    pub(super) fn names_of(&self, identity: &Identity) -> Vec<Slot> {
+        let same = |slot: &Slot| same_content(&self[*slot].identity, identity);
         self.by_inode.iter_hash(self.hasher.hash_one(identity.ino)).copied().filter(same).collect()
+    }
+
+    /// As [`Files::names_of`], without this one.
+    pub(super) fn other_names(&self, slot: Slot, identity: &Identity) -> Vec<Slot> {
+        let mut names = self.names_of(identity);
+        names.retain(|other| *other != slot);
+        names
     }
 
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {

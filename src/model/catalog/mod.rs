@@ -153,6 +153,14 @@ enum Since {
     NewerGone,
 }
 
+impl Entry {
+    /// A scan met the file while it was written, in a directory that was new: what it met was no version, this is the first.
+    fn is_first_close(&self, identity: &Identity) -> bool {
+        let Self { produced, landed, .. } = *self;
+        !produced && !landed && self.identity != *identity && self.identity.ino == identity.ino
+    }
+}
+
 impl Catalog {
     /// Empty; `now` is the origin of its clock.
     pub fn new(now: Instant) -> Self {
@@ -181,7 +189,7 @@ impl Catalog {
                 let shift = Shift { of: self.whose_close(&identity, at), seen: true };
                 self.closed(path, identity, at, shift);
             }
-            Event::ClosedUnseen { path } => self.closed_while_leaving(&path),
+            Event::ClosedUnseen { path } => self.closed_unseen(now, &path),
             Event::Taken { token } => self.take_is_told(token),
             Event::Found { path, identity, at } => self.found(path, identity, self.us(at)),
             Event::Gone { path } => match self.files.find(&path) {
@@ -242,15 +250,20 @@ impl Catalog {
         let Some(slot) = self.files.find(&path) else {
             return self.add(path, identity, at, true, shift);
         };
+        let before = self.files[slot].identity;
+        self.closed_here(slot, identity, at, shift);
+        // It may be the file that had the name before which was closed. Last, because names that are gone are sorted out by then.
+        let closed = if same_content(&before, &identity) { identity } else { before };
+        self.closed_under_other_names(&path, closed, at, shift);
+    }
+
+    fn closed_here(&mut self, slot: Slot, identity: Identity, at: i64, shift: Shift) {
         let entry = &mut self.files[slot];
         entry.scan = self.scan;
         let changed = entry.identity != identity;
-        if !changed {
-            self.closed_under_other_names(slot, identity, at, shift);
-        }
-        let entry = &mut self.files[slot];
         match entry.state {
             State::Offered if !changed && entry.fresh => return, // it will be read after this close anyway
+            State::Offered if entry.is_first_close(&identity) => self.withdraw(slot, Withdrawal::Reopened),
             State::Offered if changed => self.withdraw(slot, Withdrawal::Replaced),
             State::Offered | State::Sending | State::Sent => {
                 return self.closed_while_offered(slot, identity, changed, at, shift);
@@ -276,9 +289,26 @@ impl Catalog {
         self.settle_moved(slot);
     }
 
+    /// The name was gone when its close was looked at.
+    fn closed_unseen(&mut self, now: Instant, path: &RelPath) {
+        self.closed_while_leaving(path);
+        let Some(slot) = self.files.find(path) else { return };
+        let (identity, at) = (self.files[slot].identity, self.us(now));
+        let shift = Shift { of: self.whose_close(&identity, at), seen: true };
+        self.closed_under_other_names(path, identity, at, shift);
+    }
+
     /// Only the close tells of a write through a mapping, and it tells of one of the file's names.
-    fn closed_under_other_names(&mut self, slot: Slot, identity: Identity, at: i64, shift: Shift) {
-        for other in self.files.other_names(slot, &identity) {
+    fn closed_under_other_names(&mut self, path: &RelPath, closed: Identity, at: i64, shift: Shift) {
+        for other in self.files.names_of(&closed) {
+            let entry = &self.files[other];
+            if entry.path == *path {
+                continue;
+            }
+            let (path, before) = (entry.path.clone(), entry.identity);
+            self.linked_closed_while_leaving(&path);
+            // A link or a rename moves the ctime, and no more.
+            let identity = if before.ctime_ns > closed.ctime_ns { before } else { closed };
             match self.files[other].state {
                 State::Landed => self.renew(other, identity, at, shift),
                 State::Offered | State::Sending | State::Sent => {
@@ -298,7 +328,7 @@ impl Catalog {
             entry.superseded = entry.superseded.saturating_add(1);
         }
         entry.since = match entry.since {
-            Since::Nothing | Since::Closed if !changed => Since::Closed,
+            Since::Nothing | Since::Closed if !changed || entry.is_first_close(&identity) => Since::Closed,
             _ => Since::Newer,
         };
         entry.closed_us = at;

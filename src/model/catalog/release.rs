@@ -59,6 +59,8 @@ struct Leaving {
     gone: bool,
     /// Something has had that name since.
     renewed: bool,
+    /// Events were missed while it was on its way: that of its going may never come.
+    missed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,6 +122,7 @@ impl Catalog {
                 closed: None,
                 gone: false,
                 renewed: false,
+                missed: false,
             };
             self.releases.under_way.insert(path, leaving);
         }
@@ -152,7 +155,7 @@ impl Catalog {
                 return self.decide(&path);
             }
             // The event of its going is still to come, and means nothing.
-            Outcome::Back if !leaving.gone => {
+            Outcome::Back if !leaving.gone && !leaving.missed => {
                 leaving.phase = Phase::Back;
                 return;
             }
@@ -237,12 +240,14 @@ impl Catalog {
         }
         self.no_candidates();
         self.releases.told.clear();
+        self.releases.under_way.retain(|_, leaving| leaving.phase != Phase::Back);
         let under_way: Vec<RelPath> = self.releases.under_way.keys().cloned().collect();
         for path in under_way {
-            if let Some(leaving) = self.releases.under_way.get_mut(&path)
-                && leaving.told.is_none()
-            {
-                (leaving.closed, leaving.told) = (Some(0), Some(u64::MAX));
+            if let Some(leaving) = self.releases.under_way.get_mut(&path) {
+                leaving.missed = true;
+                if leaving.told.is_none() {
+                    (leaving.closed, leaving.told) = (Some(0), Some(u64::MAX));
+                }
             }
             self.decide(&path);
         }
@@ -264,6 +269,13 @@ impl Catalog {
         self.releases.clock += 1;
         leaving.closed.get_or_insert(self.releases.clock);
         leaving.renewed = leaving.gone;
+    }
+
+    /// Another name of the same file was closed.
+    pub(super) fn linked_closed_while_leaving(&mut self, path: &RelPath) {
+        let Some(leaving) = self.releases.under_way.get_mut(path) else { return };
+        self.releases.clock += 1;
+        leaving.closed.get_or_insert(self.releases.clock);
     }
 
     /// Its directory has another name, under which a close may have been told.

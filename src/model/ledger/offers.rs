@@ -141,6 +141,11 @@ impl Ledger {
     ) {
         let (mut have, mut stored) = (Vec::new(), Vec::new());
         let sources = self.sources(detector);
+        // They were in the backlog when it was last told of, which may be a second ago: no file is in two counts.
+        let beat = &mut self.detectors[detector.index()].beat;
+        beat.backlog_files = beat.backlog_files.saturating_sub(files.len() as u64);
+        let bytes: u64 = files.iter().map(|file| file.identity.size).fold(0, u64::saturating_add);
+        beat.backlog_bytes = beat.backlog_bytes.saturating_sub(bytes);
         for file in files {
             let again = self.resolve(detector, &file, out);
             if file.superseded > 0 {

@@ -480,6 +480,17 @@ fn what_has_landed_is_not_counted_again_when_it_is_offered_again() {
 }
 
 #[test]
+fn what_a_heartbeat_counted_is_not_counted_again_when_it_is_offered() {
+    let mut world = World::new();
+    let beat = crate::model::offer::Heartbeat { backlog_files: 3, backlog_bytes: 300, ..Default::default() };
+    world.tell(Fact::Beat { detector: DetectorIndex(0), beat });
+    let backlog = |world: &World| world.ledger.report(world.now).detectors[0].backlog.files;
+    assert_eq!(backlog(&world), 3);
+    world.run(Event::Close { detector: 0, name: 1 });
+    assert_eq!(backlog(&world), 3, "one of them is on offer now");
+}
+
+#[test]
 fn pauses_hold_wants_back() {
     let mut world = World::new();
     let pauses = Pauses { min: Duration::from_millis(10), interrun: Duration::from_millis(500) };

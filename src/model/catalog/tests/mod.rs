@@ -132,6 +132,40 @@ impl Rig {
 }
 
 #[test]
+fn what_a_scan_met_while_it_was_written_is_no_version() {
+    let written = Identity { size: 10, mtime_ns: 2, ctime_ns: 2, ..identity(1) };
+    let closed = |rig: &mut Rig| rig.event(Event::Closed { path: path("a"), identity: written, at: rig.now });
+    // Before anybody wanted it.
+    let mut rig = Rig::new();
+    rig.found("a", 1);
+    let offer = rig.offer().offer;
+    closed(&mut rig);
+    let words = rig.words();
+    assert_eq!(words[0], Word::Withdrawn(offer, Withdrawal::Reopened));
+    assert!(
+        matches!(&words[1], Word::Offer(files) if files[0].identity == written && files[0].superseded == 0)
+    );
+    // While a stream tries it.
+    let mut rig = Rig::new();
+    rig.found("a", 1);
+    let offer = rig.offer().offer;
+    let (transfer, _) = rig.want(offer);
+    closed(&mut rig);
+    rig.decline(transfer, Decline::Busy);
+    let words = rig.words();
+    assert_eq!(words[1], Word::Withdrawn(offer, Withdrawal::Reopened));
+    assert!(
+        matches!(&words[2], Word::Offer(files) if files[0].identity == written && files[0].superseded == 0)
+    );
+    // Another file that takes the name is another version.
+    let mut rig = Rig::new();
+    rig.found("a", 1);
+    let offer = rig.offer().offer;
+    rig.closed("a", 2);
+    assert_eq!(rig.words()[0], Word::Withdrawn(offer, Withdrawal::Replaced));
+}
+
+#[test]
 fn a_closed_file_is_offered_sent_and_landed() {
     let mut rig = Rig::new();
     rig.closed("a", 1);
