@@ -22,7 +22,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use detector::{Detector, Release};
-pub use ppu::{DetectorLink, Direct, Interfaces, Ppu, Storage, StorageKind, Verify};
+pub use ppu::{DetectorLink, Direct, Hook, HookOn, Interfaces, Ppu, Storage, StorageKind, Verify};
 pub use problem::{ConfigError, Problem};
 pub use value::{Engine, HostPort, Level, Log, parse_bytes};
 

@@ -12,10 +12,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::hub::Input;
-use crate::model::status::Told;
-use crate::serve::feed::Reader;
+use crate::serve::ports::messages::Subjects;
 use crate::serve::ports::{Limits, Port, PortError, messages, status};
-use crate::wire::handshake::SOFTWARE;
 
 /// Ports that are listened on.
 pub(super) struct Ports {
@@ -37,12 +35,12 @@ pub(super) fn bind(config: &Interfaces) -> Result<Ports, PortError> {
 }
 
 impl Ports {
-    /// Starts their thread. Subscribers hear the last word of `messages`, which must end before [`Served::stop`] is called. At most
+    /// Starts their thread. Subscribers hear the last word of `subjects`, which must end before [`Served::stop`] is called. At most
     /// `history` shifts are told of.
     pub(super) fn start(
         self,
         inputs: Sender<Input>,
-        messages: Reader<Told>,
+        subjects: Subjects,
         history: usize,
     ) -> io::Result<Served> {
         let ask = move |reply: oneshot::Sender<_>| {
@@ -60,7 +58,7 @@ impl Ports {
             serving.push(Box::pin(status::serve(port, Box::new(ask), history, stop())));
         }
         if let Some(port) = self.messages {
-            serving.push(Box::pin(messages::serve(port, messages, SOFTWARE, stop())));
+            serving.push(Box::pin(messages::serve(port, subjects, stop())));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("ports".into()).spawn(move || {

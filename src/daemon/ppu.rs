@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::bulletin::{Bulletin, Wish};
 use super::engine::{self, EngineChoice};
+use super::events::{self, EventFeed};
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
 use super::lock::{LockError, StateLock};
@@ -38,9 +39,11 @@ use crate::model::shift_request::ShiftError;
 use crate::model::status::StatusReport;
 use crate::rooted::{Handed, Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
+use crate::serve::hook;
 use crate::serve::ports::PortError;
+use crate::serve::ports::messages::Subjects;
 use crate::store::{self, writer::Writer};
-use crate::wire::handshake::{Key, PpuId};
+use crate::wire::handshake::{Key, PpuId, SOFTWARE};
 
 /// How long the end waits for a storage that hangs, and for the journal.
 const LAST_WAIT: Duration = Duration::from_secs(5);
@@ -143,6 +146,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let damaged = matches!(opened.origin, Origin::SetAside { .. });
 
     let (inputs, hub_inputs) = mpsc::channel();
+    let event_places = events::places(&config, &opened.loaded);
+    let event_base = opened.journal.event_base();
     let journal = journal::start(opened.journal, report_journal(inputs.clone()));
     let journal::Running { records, queries, thread: journal_thread } =
         journal.map_err(io_error("start the journal's thread"))?;
@@ -166,10 +171,14 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         writers.push(writer);
     }
     let bulletin = Bulletin::new(opened.loaded.messages);
+    let events = EventFeed::new(event_base, event_places);
+    let subjects =
+        Subjects { messages: bulletin.reader(), events: events.events(queries.clone()), software: SOFTWARE };
+    let hook = hook::start(events::hook(&config.hook), subjects.events.clone())
+        .map_err(io_error("start the hook's thread"))?;
     let history = config.history_max_entries as usize;
-    let ports = ports
-        .start(inputs.clone(), bulletin.reader(), history)
-        .map_err(io_error("start the thread of the ports"))?;
+    let ports =
+        ports.start(inputs.clone(), subjects, history).map_err(io_error("start the thread of the ports"))?;
     let hub = Hub {
         ledger,
         ramdisk: Arc::clone(&ramdisk),
@@ -182,6 +191,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         intake: intake.clone(),
         describe: describe(&config, engine.engine()),
         bulletin,
+        events,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
     };
@@ -208,6 +218,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     drop(inputs);
     let _ = hub_thread.join();
     ports.stop();
+    hook.stop();
     let deadline = Instant::now() + LAST_WAIT;
     for writer in writers {
         if !writer.stop(deadline.saturating_duration_since(Instant::now())) {
@@ -439,7 +450,7 @@ fn describe(config: &Ppu, engine: Engine) -> Box<dyn Fn(&mut StatusReport) + Sen
         })
         .collect();
     Box::new(move |report| {
-        report.daemon.software = crate::wire::handshake::SOFTWARE.to_owned();
+        report.daemon.software = SOFTWARE.to_owned();
         report.daemon.pid = std::process::id();
         report.daemon.uptime_s = began.elapsed().as_secs();
         report.daemon.engine = engine.to_string();

@@ -77,9 +77,10 @@ fn try_open<T: Default>(
     settings: &Settings,
     each: &mut impl FnMut(&mut T, LiveVersion),
 ) -> Result<(Parts<T>, bool), JournalError> {
-    let (database, new) = Database::open(settings)?;
+    let (mut database, new) = Database::open(settings)?;
     let mut live = T::default();
     let loaded = database.load(|version| each(&mut live, version))?;
+    database.committed_event = event_log::base(&database)?;
     Ok((Parts { database, loaded, live }, new))
 }
 
