@@ -58,6 +58,11 @@ impl Ports {
             serving.push(Box::pin(status::serve(port, Box::new(ask), history, stop())));
         }
         if let Some(port) = self.messages {
+            let (messages, relay_messages) = subjects.messages.relayed();
+            let (events, relay_events) = subjects.events.relayed();
+            serving.push(Box::pin(relay_messages));
+            serving.push(Box::pin(relay_events));
+            let subjects = Subjects { messages, events, ..subjects };
             serving.push(Box::pin(messages::serve(port, subjects, stop())));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -201,6 +201,8 @@ fn last(connection: &Connection) -> rusqlite::Result<Option<LogRow>> {
 
 impl Database {
     fn events(&self, kind: EventKind, after: u64, up_to: u64, most: usize) -> rusqlite::Result<LoggedEvents> {
+        // SQLite's numbers end earlier than ours.
+        let [after, up_to] = [after, up_to].map(|number| number.min(i64::MAX.cast_unsigned()));
         let oldest: Option<i64> =
             self.connection.query_row("SELECT MIN(first) FROM event", [], |row| row.get(0))?;
         let mut found = LoggedEvents {

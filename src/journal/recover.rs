@@ -10,7 +10,7 @@ use crate::model::shift::Shift;
 
 use super::database::{Database, Journal, Settings, sqlite, sync_dir};
 use super::rows::write_shift;
-use super::{COMPANIONS, DATABASE, JournalError, shift_log};
+use super::{COMPANIONS, DATABASE, JournalError, event_log, shift_log};
 
 /// An opened journal.
 #[derive(Debug)]

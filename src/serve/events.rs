@@ -63,6 +63,16 @@ impl Events {
         Self { visible, stored, log, places, turn: Arc::new(Semaphore::new(1)) }
     }
 
+    /// See [`Reader::relayed`].
+    pub fn relayed(self) -> (Self, impl Future<Output = ()> + Send) {
+        let (visible, relay_visible) = self.visible.relayed();
+        let (stored, relay_stored) = self.stored.relayed();
+        let relay = async {
+            tokio::join!(relay_visible, relay_stored);
+        };
+        (Self { visible, stored, ..self }, relay)
+    }
+
     /// The last number of a kind.
     pub fn last(&self, kind: EventKind) -> u64 {
         self.reader(kind).last()

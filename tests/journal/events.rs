@@ -3,10 +3,13 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use ppu_uringd::journal::{LoggedEvents, News, Opened, Queries, Running, open, start};
+use ppu_uringd::journal::{
+    Journal, LoggedEvent, LoggedEvents, News, Opened, Queries, Running, Settings, open, start,
+};
 use ppu_uringd::model::event::EventKind;
 use ppu_uringd::model::file_version::{StorageIndex, VersionId};
 use ppu_uringd::model::record::{LiveVersion, Record};
+use ppu_uringd::model::shift::{Shift, ShiftId};
 
 use super::model::{landed, open_sound, settings};
 
@@ -16,16 +19,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Run {
     running: Running,
     news: Receiver<News>,
+    /// Numbers of what follows the shifts come after it.
     base: u64,
     sequence: u64,
 }
 
 impl Run {
-    fn start(journal: ppu_uringd::journal::Journal) -> Self {
-        let base = journal.event_base();
+    fn start(journal: Journal) -> Self {
+        let base = journal.event_base() + 3;
         let (say, news) = channel();
         let running = start(journal, move |news| drop(say.send(news))).unwrap();
-        Self { running, news, base, sequence: 0 }
+        let mut run = Self { running, news, base, sequence: 0 };
+        // An event needs its shift.
+        run.commit((0..3).map(|n| {
+            let id = ShiftId(1_785_542_399_000 + n);
+            Record::Shift(Shift { id, uid: 500, gid: 600, user_dir: None, places: vec![] })
+        }));
+        run
     }
 
     /// In commits of their own.
@@ -54,9 +64,7 @@ fn ask(queries: &Queries, kind: EventKind, after: u64, up_to: u64, most: usize) 
 
 /// Numbers below `base`, and versions: 0 where they are forgotten.
 fn briefly(found: &LoggedEvents, base: u64) -> Vec<(u64, u64)> {
-    let version = |event: &ppu_uringd::journal::LoggedEvent| {
-        event.version.as_ref().map_or(0, |(version, _)| version.version.0)
-    };
+    let version = |event: &LoggedEvent| event.version.as_ref().map_or(0, |(version, _)| version.version.0);
     found.events.iter().map(|event| (event.number - base, version(event))).collect()
 }
 
@@ -83,6 +91,7 @@ fn asked_page_by_page_by_kind() {
     assert_eq!(briefly(&all, base), [(1, 1), (2, 2), (6, 3)]);
     assert_eq!((all.complete_after, all.complete_to), (base, base + 6));
     assert!(all.events.iter().all(|event| event.storage.is_none()));
+    assert!(all.events.iter().all(|event| event.version.as_ref().unwrap().1 == (500, 600)));
     let page = visible(base, u64::MAX, 2);
     assert_eq!((briefly(&page, base), page.complete_to), (vec![(1, 1), (2, 2)], base + 2));
     let page = visible(page.complete_to, u64::MAX, 2);
@@ -130,7 +139,7 @@ fn numbers_grow_over_restarts_and_losses() {
 #[test]
 fn the_oldest_are_forgotten_and_that_is_known() {
     let dir = tempfile::tempdir().unwrap();
-    let few = ppu_uringd::journal::Settings { history_versions: 10, ..settings(dir.path()) };
+    let few = Settings { history_versions: 10, ..settings(dir.path()) };
     let opened: Opened<Vec<LiveVersion>> = open(few, Vec::push).unwrap();
     let mut run = Run::start(opened.journal);
     let base = run.base;
