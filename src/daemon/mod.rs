@@ -5,6 +5,7 @@ pub mod detector;
 mod engine;
 mod hub;
 mod intake;
+mod keeping;
 mod key;
 mod lock;
 pub mod ppu;

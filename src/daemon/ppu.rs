@@ -17,6 +17,7 @@ use super::bulletin::{Bulletin, Wish};
 use super::engine::{self, EngineChoice};
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
+use super::keeping::{self, KeepingError};
 use super::lock::{LockError, StateLock};
 use super::runtime;
 use super::verify::{self, Verifier};
@@ -97,6 +98,9 @@ pub enum PpuError {
         /// Why.
         reason: String,
     },
+    /// What takes files away.
+    #[error(transparent)]
+    Keeping(#[from] KeepingError),
     /// Anything else.
     #[error("{operation}: {source}")]
     Io {
@@ -159,6 +163,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         steps.push(writer.steps());
         writers.push(writer);
     }
+    let (keeping, keepers) = keeping::start(&config, &staging, &ledger, &queries, &inputs)?;
     let hub = Hub {
         ledger,
         ramdisk: Arc::clone(&ramdisk),
@@ -169,8 +174,9 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
-        describe: describe(&config, engine.engine()),
+        describe: describe(&config, engine.engine(), keeping.describe()),
         bulletin: Bulletin::new(opened.loaded.messages),
+        keepers,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
     };
@@ -192,11 +198,12 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let control = (control, verifier, intake);
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
+    let deadline = Instant::now() + LAST_WAIT;
+    keeping.stop(deadline);
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
     let _ = inputs.send(Input::Stop);
     drop(inputs);
     let _ = hub_thread.join();
-    let deadline = Instant::now() + LAST_WAIT;
     for writer in writers {
         if !writer.stop(deadline.saturating_duration_since(Instant::now())) {
             tracing::warn!(
@@ -298,6 +305,7 @@ fn start_landing(
 ) -> StartLanding {
     let landing = landing::Landing {
         staging: Arc::clone(staging),
+        links_to: keeping::internal(config).map(|(_, storage)| storage.target.clone()),
         verify: config.verify == Verify::Publish,
         engine: engine.choice(),
     };
@@ -410,7 +418,11 @@ fn settings(config: &Ppu) -> Settings {
 }
 
 /// Fills in what the ledger does not know.
-fn describe(config: &Ppu, engine: Engine) -> Box<dyn Fn(&mut StatusReport) + Send> {
+fn describe(
+    config: &Ppu,
+    engine: Engine,
+    keepers: impl Fn(&mut StatusReport) + Send + 'static,
+) -> Box<dyn Fn(&mut StatusReport) + Send> {
     let began = Instant::now();
     let ramdisk = config.ramdisk.display().to_string();
     let verify = config.verify == Verify::Publish;
@@ -437,6 +449,7 @@ fn describe(config: &Ppu, engine: Engine) -> Box<dyn Fn(&mut StatusReport) + Sen
             (*kind).clone_into(&mut storage.kind);
             storage.target.clone_from(target);
         }
+        keepers(report);
     })
 }
 

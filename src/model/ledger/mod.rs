@@ -19,6 +19,7 @@ mod fact;
 mod fallen;
 mod health;
 mod landings;
+mod leaving;
 mod offers;
 mod report;
 mod retry;
