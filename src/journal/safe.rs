@@ -23,7 +23,6 @@ pub struct Safe {
     to: RelPath,
     local: Local,
     size: u64,
-    mtime_ns: i64,
     hash: Hash,
     is_copied: bool,
 }
@@ -52,11 +51,6 @@ impl Safe {
     /// Bytes.
     pub fn size(&self) -> u64 {
         self.size
-    }
-
-    /// Of the file, wherever it is.
-    pub fn mtime_ns(&self) -> i64 {
-        self.mtime_ns
     }
 
     /// Of the content.
@@ -116,7 +110,9 @@ impl Database {
         let numbers = self.numbers(on)?;
         let mut found = Vec::with_capacity(residents.len());
         for resident in residents {
-            let Some(row) = VersionRow::find(&self.connection, &self.names, resident.version)? else { continue };
+            let Some(row) = VersionRow::find(&self.connection, &self.names, resident.version)? else {
+                continue;
+            };
             let version = row.version;
             if self.names.detector(version.detector).is_none_or(|name| name.id == EXTRA) {
                 continue;
@@ -134,7 +130,6 @@ impl Database {
                 to: version.to,
                 local: version.local,
                 size: version.identity.size,
-                mtime_ns: version.identity.mtime_ns,
                 hash: version.hash,
                 is_copied: !copies.iter().any(|copy| copy.state.is_open()),
             });

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::Arc;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -362,7 +362,7 @@ impl Work {
     fn take_for_room(&mut self, safe: &Safe) -> Option<Done> {
         let text = link_text(&self.leaving.link_to, safe);
         let instead = match self.leaving.create_links {
-            true => Instead::Link(Link { text: &text, mtime_ns: safe.mtime_ns() }),
+            true => Instead::Link(Link { text: &text, mtime_ns: safe.local().ctime_ns }),
             false => Instead::Nothing,
         };
         let code = if self.leaving.create_links { Code::LinkError } else { Code::DelError };
@@ -375,12 +375,18 @@ impl Work {
             return done;
         }
         let text = link_text(&self.leaving.link_to, safe);
-        let link = Expected::Link(Link { text: &text, mtime_ns: safe.mtime_ns() });
+        let link = Expected::Link(Link { text: &text, mtime_ns: safe.local().ctime_ns });
         self.take(safe, link, Instead::Nothing, Code::DelError).unwrap_or(Done::Passed)
     }
 
     /// `None`: something else is there.
-    fn take(&mut self, safe: &Safe, expected: Expected<'_>, instead: Instead<'_>, code: Code) -> Option<Done> {
+    fn take(
+        &mut self,
+        safe: &Safe,
+        expected: Expected<'_>,
+        instead: Instead<'_>,
+        code: Code,
+    ) -> Option<Done> {
         let at = self.ground.at(safe);
         Some(match self.ground.take(&Taking { at, expected, instead }) {
             Ok(taken) => {
@@ -408,7 +414,9 @@ impl Work {
             Home::Internal => format!("storage {}", self.id),
         };
         let advice = match error {
-            TakeError::Kept(_) => "Look at both files; the one that was kept may be removed when it is not needed",
+            TakeError::Kept(_) => {
+                "Look at both files; the one that was kept may be removed when it is not needed"
+            }
             _ => "It is tried again; nothing is lost, but its room does not come free. See the cause",
         };
         format!("{at} could not be taken from {place}: {error}. {advice}.")

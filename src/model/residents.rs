@@ -119,7 +119,8 @@ impl Residents {
     /// Gives out at most `most` of those that were put off because copies are still to be made, the oldest.
     pub fn take_copying(&mut self, most: usize) -> Vec<Resident> {
         let copying = self.later.iter().filter(|(_, why)| **why == PutOff::Copying);
-        let mut found: Vec<(Resident, Instant)> = copying.map(|((at, resident), _)| (*resident, *at)).collect();
+        let mut found: Vec<(Resident, Instant)> =
+            copying.map(|((at, resident), _)| (*resident, *at)).collect();
         found.sort_unstable();
         found.truncate(most);
         for (resident, at) in &found {
@@ -200,7 +201,11 @@ mod tests {
         assert_eq!(numbers(&residents.take_oldest(9)), [0_u64; 0]);
         residents.pass(start);
         assert_eq!(numbers(&residents.take_oldest(9)), [3]);
-        assert_eq!(numbers(&residents.take_copying(9)), [2], "also before its time; who writes is waited for");
+        assert_eq!(
+            numbers(&residents.take_copying(9)),
+            [2],
+            "also before its time; who writes is waited for"
+        );
         residents.pass(due);
         assert_eq!(numbers(&residents.take_oldest(9)), [1]);
     }

@@ -77,8 +77,8 @@ pub enum Instead<'a> {
 pub struct Link<'a> {
     /// Where it leads.
     pub text: &'a Path,
-    /// Its own time of last modification, ns since the epoch: that of the file it stands for. So the link of one version is told from that
-    /// of another under the same name.
+    /// Its own time of last modification, ns since the epoch: the moment at which the version that it stands for landed. So the link of
+    /// one version is told from that of another under the same name.
     pub mtime_ns: i64,
 }
 
@@ -414,7 +414,11 @@ fn fits(expected: Expected<'_>, file: &OwnedFd, stat: &FileStat) -> Result<bool,
             Ok((stat.size, stat.mtime_ns, stat.ino, stat.ctime_ns) == (size, mtime_ns, ino, ctime_ns))
         }
         Expected::Link(Link { text, mtime_ns }) => {
-            Ok(stat.mtime_ns == mtime_ns && link_text(file)? == text.as_os_str().as_bytes())
+            // Some file systems keep whole seconds.
+            let whole = stat.mtime_ns % 1_000_000_000 == 0;
+            let second = mtime_ns.div_euclid(1_000_000_000).saturating_mul(1_000_000_000);
+            let its_time = stat.mtime_ns == mtime_ns || whole && stat.mtime_ns == second;
+            Ok(its_time && link_text(file)? == text.as_os_str().as_bytes())
         }
         Expected::Content { local, size, hash } => {
             if stat.size != size || local.is_some_and(|local| local.ino != stat.ino) {

@@ -53,9 +53,8 @@ fn what_is_stored_is_told_page_by_page_the_newest_first() {
     assert_eq!(residents(&[0]).iter().map(|resident| resident.version.0).collect::<Vec<_>>(), [3, 5, 9]);
     let [both] = residents(&[0, 1])[..] else { panic!("only 3 is on both") };
     assert_eq!(both.version, VersionId(3));
-    let all: Vec<_> = (1..=20)
-        .map(|version| Resident { version: VersionId(version), shift: both.shift })
-        .collect();
+    let all: Vec<_> =
+        (1..=20).map(|version| Resident { version: VersionId(version), shift: both.shift }).collect();
     let safe = |on: &[u16]| {
         let on: Vec<_> = on.iter().copied().map(StorageIndex).collect();
         let safe = queries.safe(all.clone(), on, PATIENCE).unwrap();

@@ -131,8 +131,8 @@ fn room_rows(report: &StatusReport, paint: Paint) -> Vec<Vec<Cell>> {
         ]
     };
     let ramdisk = &report.ramdisk;
-    let first = (ramdisk.room.total_bytes > 0)
-        .then(|| row("ramdisk", &ramdisk.path, ramdisk.room, &ramdisk.left));
+    let first =
+        (ramdisk.room.total_bytes > 0).then(|| row("ramdisk", &ramdisk.path, ramdisk.room, &ramdisk.left));
     let known = report.storages.iter().filter(|storage| storage.room.total_bytes > 0);
     let storages = known.map(|storage| row(&storage.id, &storage.target, storage.room, &storage.left));
     first.into_iter().chain(storages).collect()

@@ -64,7 +64,11 @@ fn report() -> StatusReport {
             engine: "uring".to_owned(),
             verify: true,
         },
-        ramdisk: Ramdisk { path: "/ramdisk".to_owned(), room: Room { total_bytes: 9, free_bytes: 4 }, left: Left::default() },
+        ramdisk: Ramdisk {
+            path: "/ramdisk".to_owned(),
+            room: Room { total_bytes: 9, free_bytes: 4 },
+            left: Left::default(),
+        },
         journal: Journal::Ok,
         detectors: vec![],
         storages: vec![],
