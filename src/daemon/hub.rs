@@ -183,7 +183,8 @@ impl Hub {
         let told = self.bulletin.pass(now);
         self.keep(told);
         for (storage, steps) in self.steps.iter().enumerate() {
-            let fact = Fact::Steps { storage: StorageIndex(storage as u16), steps: steps.count() };
+            let storage = StorageIndex(storage as u16);
+            let fact = Fact::Steps { storage, steps: steps.count(), reads: steps.reads() };
             self.ledger.apply(now, fact, orders);
         }
     }

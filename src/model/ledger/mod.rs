@@ -182,7 +182,7 @@ impl Ledger {
             Fact::Landing(report) => self.landing(now, report, out),
             Fact::Extra(file) => self.extra(now, *file, out),
             Fact::Copying(report) => self.copying(now, report, out),
-            Fact::Steps { storage, steps } => self.steps(now, storage, steps, out),
+            Fact::Steps { storage, steps, reads } => self.steps(now, storage, steps, reads, out),
             Fact::Committed { up_to } => self.committed(now, up_to, out),
             Fact::JournalTrouble(trouble) => self.journal_trouble(trouble, out),
             Fact::Space(space) => self.room.sample(space),
@@ -290,7 +290,7 @@ impl Ledger {
         version.local = local;
         let open = version.copies.iter().any(|copy| !copy.state.is_final());
         if local.is_none() && open && !version.is_durable_somewhere() {
-            return self.fall(id, version);
+            return self.fall(id, version, false);
         }
         for (storage, copy) in version.copies.iter_mut().enumerate() {
             if !copy.state.is_final() {

@@ -111,6 +111,11 @@ impl Ledger {
                 ),
             },
             Condition::Hung => Health::Hung { reason: format!("it has not answered for {seconds} s") },
+            Condition::SourceHung => Health::Hung {
+                reason: format!(
+                    "another storage, which is read for it, has not answered for {seconds} s; what comes from the ramdisk goes on"
+                ),
+            },
             Condition::Trouble(Trouble::Unavailable(reason)) => {
                 Health::Unavailable { reason: reason.clone() }
             }
