@@ -69,7 +69,7 @@ fn a_paused_fetch_leaves_files_on_the_detector_through_restarts() {
 
     assert!(switch(&rig, "resume", "fetch").kept);
     assert_eq!(check_all_stored(&rig), 21);
-    let codes: Vec<_> = rig.messages().into_iter().map(|(code, short)| (code, short)).collect();
+    let codes = rig.messages();
     let about = |code| codes.iter().filter(|told| **told == (code, "fetch".to_owned())).count();
     assert_eq!((about(Code::Paused), about(Code::Resumed)), (1, 1), "{codes:?}");
 }
