@@ -8,6 +8,7 @@ mod hub;
 mod intake;
 mod key;
 mod lock;
+mod ports;
 pub mod ppu;
 mod releasing;
 mod restore;

@@ -19,6 +19,7 @@ use super::halves::Halves;
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
 use super::lock::{LockError, StateLock};
+use super::ports;
 use super::runtime;
 use super::verify::{self, Verifier};
 use super::waiting::Waiting;
@@ -39,6 +40,7 @@ use crate::model::shift_request::ShiftError;
 use crate::model::status::StatusReport;
 use crate::rooted::{Handed, Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
+use crate::serve::ports::PortError;
 use crate::store::{self, writer::Writer};
 use crate::wire::handshake::{Key, PpuId};
 
@@ -91,6 +93,9 @@ pub enum PpuError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A port.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// A storage that can never be written as it is configured.
     #[error("storage {id}: {reason}")]
     Storage {
@@ -124,6 +129,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     staging.sweep()?;
     check_ramdisk(&ramdisk);
     let control = ControlSocket::bind(&config.interfaces.control)?;
+    let ports = ports::bind(&config.interfaces)?;
 
     let defaults = shifts::defaults(&config)?;
     let mut opened = open_journal(&config)?;
@@ -161,6 +167,11 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         steps.push(writer.steps());
         writers.push(writer);
     }
+    let bulletin = Bulletin::new(opened.loaded.messages);
+    let history = config.history_max_entries as usize;
+    let ports = ports
+        .start(inputs.clone(), bulletin.reader(), history)
+        .map_err(io_error("start the thread of the ports"))?;
     let hub = Hub {
         ledger,
         ramdisk: Arc::clone(&ramdisk),
@@ -172,7 +183,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
         describe: describe(&config, engine.engine()),
-        bulletin: Bulletin::new(opened.loaded.messages),
+        bulletin,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
         halves: Halves::default(),
@@ -199,6 +210,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let _ = inputs.send(Input::Stop);
     drop(inputs);
     let _ = hub_thread.join();
+    ports.stop();
     let deadline = Instant::now() + LAST_WAIT;
     for writer in writers {
         if !writer.stop(deadline.saturating_duration_since(Instant::now())) {
