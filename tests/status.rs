@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use ppu_uringd::model::half::Paused;
 use ppu_uringd::model::status::{
     Daemon, Health, Journal, Latency, Left, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport, Storage,
 };
@@ -55,6 +56,7 @@ fn report() -> StatusReport {
             left: Left::default(),
         },
         journal: Journal::Ok,
+        paused: Paused::default(),
         detectors: vec![],
         storages: vec![Storage {
             id: "internal".to_owned(),

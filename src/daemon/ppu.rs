@@ -15,10 +15,12 @@ use tokio::task::JoinSet;
 
 use super::bulletin::{Bulletin, Wish};
 use super::engine::{self, EngineChoice};
+use super::halves::Halves;
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
 use super::keeping::{self, KeepingError};
 use super::lock::{LockError, StateLock};
+use super::ports;
 use super::runtime;
 use super::verify::{self, Verifier};
 use super::waiting::Waiting;
@@ -29,6 +31,7 @@ use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
+use crate::model::half::Half;
 use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
@@ -38,6 +41,7 @@ use crate::model::shift_request::ShiftError;
 use crate::model::status::StatusReport;
 use crate::rooted::{Handed, Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
+use crate::serve::ports::PortError;
 use crate::store::{self, writer::Writer};
 use crate::wire::handshake::{Key, PpuId};
 
@@ -90,6 +94,9 @@ pub enum PpuError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A port.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// A storage that can never be written as it is configured.
     #[error("storage {id}: {reason}")]
     Storage {
@@ -126,6 +133,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     staging.sweep()?;
     check_ramdisk(&ramdisk);
     let control = ControlSocket::bind(&config.interfaces.control)?;
+    let ports = ports::bind(&config.interfaces)?;
 
     let defaults = shifts::defaults(&config)?;
     let mut opened = open_journal(&config)?;
@@ -163,6 +171,11 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         steps.push(writer.steps());
         writers.push(writer);
     }
+    let bulletin = Bulletin::new(opened.loaded.messages);
+    let history = config.history_max_entries as usize;
+    let ports = ports
+        .start(inputs.clone(), bulletin.reader(), history)
+        .map_err(io_error("start the thread of the ports"))?;
     let (keeping, keepers) = keeping::start(&config, &staging, &ledger, &queries, &inputs)?;
     let hub = Hub {
         ledger,
@@ -175,10 +188,11 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
         describe: describe(&config, engine.engine(), keeping.describe()),
-        bulletin: Bulletin::new(opened.loaded.messages),
+        bulletin,
         keepers,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
+        halves: Halves::default(),
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())
@@ -204,6 +218,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let _ = inputs.send(Input::Stop);
     drop(inputs);
     let _ = hub_thread.join();
+    ports.stop();
     for writer in writers {
         if !writer.stop(deadline.saturating_duration_since(Instant::now())) {
             tracing::warn!(
@@ -267,6 +282,8 @@ async fn serve(
                     }));
                 }),
             ),
+            Request::Pause { half } => switch(half, true, answer),
+            Request::Resume { half } => switch(half, false, answer),
             Request::Shifts { last } => Input::Shifts(
                 usize::try_from(last).unwrap_or(usize::MAX),
                 Box::new(move |shifts| drop(answer.send(Response::Shifts(shifts)))),
@@ -295,6 +312,10 @@ async fn serve(
         links.shutdown().await;
     }
     Ok(())
+}
+
+fn switch(half: Half, pause: bool, answer: Answer) -> Input {
+    Input::Switch(half, pause, Box::new(move |switched| drop(answer.send(Response::Switched(switched)))))
 }
 
 fn start_landing(

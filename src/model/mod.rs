@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod extra;
 pub mod file_version;
+pub mod half;
 pub mod job;
 pub mod ledger;
 pub mod message;

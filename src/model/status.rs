@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::half::Paused;
 use super::ledger::Tally;
 use super::message::Message;
 use super::shift::ShiftId;
@@ -24,6 +25,9 @@ pub struct StatusReport {
     pub ramdisk: Ramdisk,
     /// Whether state survives a crash.
     pub journal: Journal,
+    /// What people have paused.
+    #[serde(default)]
+    pub paused: Paused,
     /// As configured.
     pub detectors: Vec<Detector>,
     /// As configured.

@@ -38,6 +38,7 @@ impl Ledger {
                 None => Journal::Ok,
                 Some(reason) => Journal::Error { reason: reason.clone() },
             },
+            paused: self.paused,
             detectors: (0..self.detectors.len())
                 .filter(|d| !self.settings.detectors[*d].is_extra())
                 .map(|d| self.report_detector(now, d))

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::model::half::Paused;
 use crate::model::status::{Daemon, Journal, Latency, Left, Ramdisk, Room, STATUS_VERSION};
 
 /// A served socket; everything ends when it is dropped.
@@ -70,6 +71,7 @@ fn report() -> StatusReport {
             left: Left::default(),
         },
         journal: Journal::Ok,
+        paused: Paused::default(),
         detectors: vec![],
         storages: vec![],
         shifts: vec![],
