@@ -35,6 +35,8 @@ DETECTOR_LINK = 11
 INTEGRITY_ERROR = 12
 JOURNAL_ERROR = 13
 CLOCK_OFFSET = 14
+PAUSED = 15
+RESUMED = 16
 #: One that a newer daemon has and this package does not know.
 OTHER = 0
 
@@ -54,6 +56,8 @@ CODES: Dict[int, str] = {
     INTEGRITY_ERROR: "INTEGRITY_ERROR",
     JOURNAL_ERROR: "JOURNAL_ERROR",
     CLOCK_OFFSET: "CLOCK_OFFSET",
+    PAUSED: "PAUSED",
+    RESUMED: "RESUMED",
 }
 _NUMBERS = {name: number for number, name in CODES.items()}
 

@@ -72,6 +72,8 @@ impl Ports {
                 serving.into_iter().for_each(|serving| drop(ports.spawn(serving)));
                 while ports.join_next().await.is_some() {}
             });
+            // A question to a journal whose disk hangs is not waited for.
+            runtime.shutdown_background();
         })?;
         Ok(Served { stops, thread })
     }

@@ -16,8 +16,10 @@ use tokio::task::JoinSet;
 use super::bulletin::{Bulletin, Wish};
 use super::engine::{self, EngineChoice};
 use super::events::{self, EventFeed};
+use super::halves::Halves;
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
+use super::keeping::{self, KeepingError};
 use super::lock::{LockError, StateLock};
 use super::ports;
 use super::runtime;
@@ -30,6 +32,7 @@ use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
+use crate::model::half::Half;
 use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
@@ -105,6 +108,9 @@ pub enum PpuError {
         /// Why.
         reason: String,
     },
+    /// What takes files away.
+    #[error(transparent)]
+    Keeping(#[from] KeepingError),
     /// Anything else.
     #[error("{operation}: {source}")]
     Io {
@@ -179,6 +185,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let history = config.history_max_entries as usize;
     let ports =
         ports.start(inputs.clone(), subjects, history).map_err(io_error("start the thread of the ports"))?;
+    let (keeping, keepers) = keeping::start(&config, &staging, &ledger, &queries, &inputs)?;
     let hub = Hub {
         ledger,
         ramdisk: Arc::clone(&ramdisk),
@@ -189,11 +196,13 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
-        describe: describe(&config, engine.engine()),
+        describe: describe(&config, engine.engine(), keeping.describe()),
         bulletin,
         events,
+        keepers,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
+        halves: Halves::default(),
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())
@@ -213,13 +222,13 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let control = (control, verifier, intake);
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
+    let deadline = Instant::now() + LAST_WAIT;
+    keeping.stop(deadline);
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
     let _ = inputs.send(Input::Stop);
     drop(inputs);
     let _ = hub_thread.join();
     ports.stop();
-    hook.stop();
-    let deadline = Instant::now() + LAST_WAIT;
     for writer in writers {
         if !writer.stop(deadline.saturating_duration_since(Instant::now())) {
             tracing::warn!(
@@ -227,6 +236,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
             );
         }
     }
+    // Its programs are ending since the ledger has.
+    hook.stop();
     // It ends by itself within its own time, also when its disk hangs.
     let _ = journal_thread.join();
     served.map_err(io_error("run the control plane"))?
@@ -283,6 +294,8 @@ async fn serve(
                     }));
                 }),
             ),
+            Request::Pause { half } => switch(half, true, answer),
+            Request::Resume { half } => switch(half, false, answer),
             Request::Shifts { last } => Input::Shifts(
                 usize::try_from(last).unwrap_or(usize::MAX),
                 Box::new(move |shifts| drop(answer.send(Response::Shifts(shifts)))),
@@ -313,6 +326,10 @@ async fn serve(
     Ok(())
 }
 
+fn switch(half: Half, pause: bool, answer: Answer) -> Input {
+    Input::Switch(half, pause, Box::new(move |switched| drop(answer.send(Response::Switched(switched)))))
+}
+
 fn start_landing(
     config: &Ppu,
     engine: &EngineChoice,
@@ -321,6 +338,7 @@ fn start_landing(
 ) -> StartLanding {
     let landing = landing::Landing {
         staging: Arc::clone(staging),
+        links_to: keeping::internal(config).map(|(_, storage)| storage.target.clone()),
         verify: config.verify == Verify::Publish,
         engine: engine.choice(),
     };
@@ -433,7 +451,11 @@ fn settings(config: &Ppu) -> Settings {
 }
 
 /// Fills in what the ledger does not know.
-fn describe(config: &Ppu, engine: Engine) -> Box<dyn Fn(&mut StatusReport) + Send> {
+fn describe(
+    config: &Ppu,
+    engine: Engine,
+    keepers: impl Fn(&mut StatusReport) + Send + 'static,
+) -> Box<dyn Fn(&mut StatusReport) + Send> {
     let began = Instant::now();
     let ramdisk = config.ramdisk.display().to_string();
     let verify = config.verify == Verify::Publish;
@@ -460,6 +482,7 @@ fn describe(config: &Ppu, engine: Engine) -> Box<dyn Fn(&mut StatusReport) + Sen
             (*kind).clone_into(&mut storage.kind);
             storage.target.clone_from(target);
         }
+        keepers(report);
     })
 }
 

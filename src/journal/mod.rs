@@ -15,6 +15,7 @@ mod query;
 mod record;
 mod recover;
 mod rows;
+mod safe;
 mod schema;
 mod seal;
 mod shift_log;
@@ -27,6 +28,7 @@ pub use database::{Journal, Settings};
 pub use event_log::{LoggedEvent, LoggedEvents};
 pub use query::{Queries, StoredVersion, Unanswered};
 pub use recover::{Opened, Origin, open};
+pub use safe::{Safe, StoredOn};
 pub use writer::{News, Running, start};
 
 /// The database below the state directory.

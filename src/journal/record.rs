@@ -11,7 +11,7 @@ use crate::model::shift::ShiftId;
 use crate::model::status::Told;
 
 use super::database::{Database, Names, sqlite};
-use super::rows::{CopyRow, TallyRow, VersionRow, int, unfit, write_shift};
+use super::rows::{CopyRow, TallyRow, VersionRow, int, unfit, write_pause, write_shift};
 use super::{JournalError, event_log};
 
 /// Messages that are kept.
@@ -63,9 +63,9 @@ impl Database {
     }
 }
 
-/// *Stored* allows others to delete; a shift says whose files are.
+/// *Stored* allows others to delete; a shift says whose files are; who has paused something was told that it stays so.
 fn must_survive_power_cut(record: &Record) -> bool {
-    matches!(record, Record::Stored { .. } | Record::Shift(_))
+    matches!(record, Record::Stored { .. } | Record::Shift(_) | Record::Paused { .. })
 }
 
 /// A transaction in the making.
@@ -127,6 +127,7 @@ impl Change<'_> {
                 Ok(())
             }
             Record::Message(told) => self.message(told),
+            Record::Paused { half, since_ms } => write_pause(self.connection, *half, *since_ms),
         }
     }
 

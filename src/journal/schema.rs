@@ -101,6 +101,12 @@ const MIGRATIONS: [&str; 2] = [
         entries BLOB NOT NULL,          -- postcard
         seal INTEGER NOT NULL
     ) STRICT;
+    -- What people have paused; since_ms NULL: it goes on.
+    CREATE TABLE pause (
+        half TEXT PRIMARY KEY,
+        since_ms INTEGER,
+        seal INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 
