@@ -34,9 +34,12 @@ pub struct LoggedEvent {
     pub at_ms: i64,
     /// Where it was stored; `None`: it became visible.
     pub storage: Option<StorageIndex>,
-    /// With its shift's user and group. `None`: it is forgotten.
-    pub version: Option<(Box<record::Version>, (u32, u32))>,
+    /// `None`: it is forgotten.
+    pub version: Option<Owned>,
 }
+
+/// With its shift's user and group.
+pub type Owned = (Box<record::Version>, (u32, u32));
 
 /// A part of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -247,10 +250,7 @@ impl Database {
         Ok(found)
     }
 
-    fn version_and_owner(
-        &self,
-        version: VersionId,
-    ) -> rusqlite::Result<Option<(Box<record::Version>, (u32, u32))>> {
+    fn version_and_owner(&self, version: VersionId) -> rusqlite::Result<Option<Owned>> {
         let Some(row) = VersionRow::find(&self.connection, &self.names, version)? else { return Ok(None) };
         let mut statement = self.connection.prepare_cached("SELECT * FROM shift WHERE id = ?")?;
         let shift = statement.query_row([row.version.shift.0], read_shift).optional()?;

@@ -55,8 +55,11 @@ pub fn start(settings: Settings, events: Events) -> io::Result<Hook> {
         run: run.into(),
         settings,
     };
-    let thread =
-        thread::Builder::new().name("hook".into()).spawn(move || runtime.block_on(runner.serve(events)))?;
+    let thread = thread::Builder::new().name("hook".into()).spawn(move || {
+        runtime.block_on(runner.serve(events));
+        // A question to a journal whose disk hangs is not waited for.
+        runtime.shutdown_background();
+    })?;
     Ok(Hook(Some(thread)))
 }
 
