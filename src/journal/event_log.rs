@@ -77,8 +77,11 @@ pub(super) fn base(database: &Database) -> Result<u64, JournalError> {
     let last = last(&database.connection).map_err(|source| sqlite(&database.path, "read events", source))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_us = u64::try_from(now.as_micros()).unwrap_or(0);
-    // Should the clock have been set back.
-    Ok(now_us.max(last.map_or(0, |row| row.last.saturating_add(UNCOMMITTED_MAX))))
+    Ok(match last {
+        // The clock was set back.
+        Some(row) if row.last >= now_us => row.last.saturating_add(UNCOMMITTED_MAX),
+        _ => now_us,
+    })
 }
 
 /// Logs the events of `batch`, in the transaction that applies it; keeps about `keep` events.
