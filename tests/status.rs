@@ -66,6 +66,7 @@ fn report() -> StatusReport {
         }],
         shifts: vec![],
         latency: Latency::default(),
+        advice: vec![],
         messages: vec![],
     }
 }

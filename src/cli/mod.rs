@@ -2,6 +2,7 @@
 
 mod add;
 mod config_check;
+mod config_import;
 mod control;
 mod daemon;
 mod demo;
@@ -62,6 +63,7 @@ enum Command {
 #[derive(Subcommand)]
 enum ConfigCommand {
     Check(config_check::Args),
+    Import(config_import::Args),
 }
 
 /// Why a command did not do what it was asked to.
@@ -98,6 +100,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Add(args) => add::run(&args),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
+        Command::Config(ConfigCommand::Import(args)) => config_import::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
         Command::Messages(args) => messages::run(&args),
