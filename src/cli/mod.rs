@@ -19,6 +19,7 @@ mod simulate;
 mod size;
 mod status;
 mod stop;
+mod tune;
 mod verify;
 
 use std::io::{self, Write};
@@ -56,6 +57,7 @@ enum Command {
     Shift(shift::Command),
     Simulate(simulate::Args),
     Status(status::Args),
+    Tune(tune::Args),
     Verify(verify::Args),
 }
 
@@ -111,6 +113,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Shift(command) => shift::run(&command),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Verify(args) => verify::run(&args),
     };
     match result {

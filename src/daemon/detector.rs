@@ -102,7 +102,7 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
     settings.marks = Some(make_marks(&config.state_dir)?);
     settings.release = release.is_some();
     let watch = watch::start(settings, tell)?;
-    self_check::run(Role::Detector, watch.ramdisk().root(), PIPES_MAX);
+    self_check::run(Role::Detector, &watch.ramdisk().root(), PIPES_MAX);
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
     let served =
         runtime::block_on(engine.engine(), serve(&config, release, key, engine, listener, watch, seen));
