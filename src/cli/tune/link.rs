@@ -27,12 +27,14 @@ use ppu_uringd::send::settle::Settling;
 use ppu_uringd::send::stream;
 
 use super::super::Failure;
-use super::table::Row;
+use super::table::{self, ROUNDS, Row};
 use super::{Bench, STREAMS};
 
 /// Asked for at a time, as the daemon asks: bounded, so that the ramdisk is.
 const WANTED_BYTES: u64 = 64_000_000;
 const WANTED_FILES: u64 = 256;
+/// An engine is changed only where the other one is so much better.
+const ENGINE_GAIN: f64 = 1.1;
 /// Without a file for that long something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A connection whose peer is gone.
@@ -53,26 +55,56 @@ impl fmt::Display for Way {
 
 /// Each engine that this host allows.
 pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Vec<Row<Way>>, Failure> {
-    let mut rows = Vec::new();
-    for (engine, choice) in [(Engine::Uring, Choice::Uring), (Engine::Syscall, Choice::Syscall)] {
-        if let Err(error) = open_engine(choice, stream::LIMITS) {
-            eprintln!("engine {engine}: {error}");
-            bench.done += STREAMS.len();
-            continue;
-        }
-        for streams in STREAMS {
-            let way = Way { engine, streams };
-            let row = one(bench, way, choice).map_err(|error| Failure::Failed(format!("{way}: {error}")))?;
-            bench.progress(&format!("{way}: {:.0} MB/s", row.rate() / 1e6));
-            rows.push(row);
+    let mut ways = Vec::new();
+    for engine in [Engine::Uring, Engine::Syscall] {
+        match open_engine(choice(engine), stream::LIMITS) {
+            Ok(_) => ways.extend(STREAMS.map(|streams| Way { engine, streams })),
+            Err(error) => {
+                eprintln!("engine {engine}: {error}");
+                bench.done += STREAMS.len() * ROUNDS;
+            }
         }
     }
-    Ok(rows)
+    table::rounds(&ways, |way| {
+        let row = one(bench, way).map_err(|error| Failure::Failed(format!("{way}: {error}")))?;
+        bench.progress(&format!("{way}: {:.0} MB/s", row.rate() / 1e6));
+        Ok(row)
+    })
 }
 
-fn one(bench: &Bench<'_>, way: Way, choice: Choice) -> Result<Row<Way>, String> {
+/// What the daemon takes now, if that was measured.
+pub(super) fn now(configured: ppu_config::Engine, rows: &[Row<Way>]) -> Option<Engine> {
+    let measured = |engine| rows.iter().any(|row| row.way.engine == engine);
+    match configured {
+        ppu_config::Engine::Syscall => Some(Engine::Syscall),
+        ppu_config::Engine::Uring => Some(Engine::Uring),
+        // It falls back.
+        ppu_config::Engine::Auto if measured(Engine::Uring) => Some(Engine::Uring),
+        ppu_config::Engine::Auto => Some(Engine::Syscall),
+    }
+    .filter(|engine| measured(*engine))
+}
+
+/// By its best number of connections; another one than now only if it wins clearly.
+pub(super) fn best_engine(rows: &[Row<Way>], now: Option<Engine>) -> Option<Engine> {
+    let top = |engine| rows.iter().filter(|row| row.way.engine == engine).map(Row::rate).fold(0.0, f64::max);
+    let best = if top(Engine::Uring) >= top(Engine::Syscall) { Engine::Uring } else { Engine::Syscall };
+    match now {
+        Some(now) if top(best) <= ENGINE_GAIN * top(now) => Some(now),
+        _ => Some(best).filter(|best| top(*best) > 0.0),
+    }
+}
+
+fn choice(engine: Engine) -> Choice {
+    match engine {
+        Engine::Uring => Choice::Uring,
+        Engine::Syscall => Choice::Syscall,
+    }
+}
+
+fn one(bench: &Bench<'_>, way: Way) -> Result<Row<Way>, String> {
     let text = |error: io::Error| error.to_string();
-    let plane = Plane::start(bench, way, choice).map_err(text)?;
+    let plane = Plane::start(bench, way, choice(way.engine)).map_err(text)?;
     let row = plane.drain(bench, way);
     plane.stop();
     row
@@ -124,7 +156,7 @@ impl Plane {
             let goes_on = start.elapsed() < bench.time && !bench.is_stopped();
             if goes_on && asked - files < in_flight_max {
                 let (send, land) = work.numbered(asked)?;
-                names.insert(land_id(&send), land.at.clone());
+                names.insert(send.transfer, land.at.clone());
                 self.expect.add(send.transfer, land);
                 self.jobs.push(send);
                 asked += 1;
@@ -138,7 +170,7 @@ impl Plane {
             let landed = report.outcome.map_err(|why| why.to_string())?;
             files += 1;
             bytes += landed.identity.size;
-            if let Some(name) = names.remove(&report.transfer.0) {
+            if let Some(name) = names.remove(&report.transfer) {
                 std::fs::remove_file(target.join(name.as_path())).map_err(|error| error.to_string())?;
             }
         }
@@ -158,10 +190,6 @@ impl Plane {
         drop(self.landed);
         while self.ends.blocking_recv().is_some() {}
     }
-}
-
-fn land_id(job: &SendJob) -> u64 {
-    job.transfer.0
 }
 
 /// The files, each as both ends see it.
@@ -230,4 +258,30 @@ fn send(connection: TcpStream, jobs: &Jobs, source: &Path, engine: Choice) -> io
         report: &mut |_| {},
     };
     stream::run(settings, &mut *opened.driver).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_changed_for_a_clear_gain_only() {
+        let row = |engine, streams, bytes| {
+            let way = Way { engine, streams };
+            Row { way, files: 1, bytes, took: Duration::from_secs(1) }
+        };
+        let (uring, syscall) = (Engine::Uring, Engine::Syscall);
+        let rows = [row(uring, 1, 50), row(uring, 2, 100), row(syscall, 1, 109), row(syscall, 2, 10)];
+        assert_eq!(now(ppu_config::Engine::Auto, &rows), Some(uring));
+        assert_eq!(best_engine(&rows, Some(uring)), Some(uring));
+        assert_eq!(best_engine(&rows, Some(syscall)), Some(syscall));
+        let rows = [row(uring, 2, 100), row(syscall, 1, 111)];
+        assert_eq!(best_engine(&rows, Some(uring)), Some(syscall));
+        // Where io_uring is forbidden.
+        let rows = [row(syscall, 1, 111)];
+        assert_eq!(now(ppu_config::Engine::Auto, &rows), Some(syscall));
+        assert_eq!(now(ppu_config::Engine::Uring, &rows), None);
+        assert_eq!(best_engine(&rows, None), Some(syscall));
+        assert_eq!(best_engine(&[], None), None);
+    }
 }

@@ -15,7 +15,7 @@ use ppu_uringd::serve::control::{Request, query};
 
 use super::{Failure, size, stop};
 use place::Place;
-use table::{Best, Row};
+use table::{ROUNDS, Row};
 
 /// Depths that are tried; each storage has its own best.
 const DEPTHS: [usize; 6] = [1, 2, 4, 8, 16, 32];
@@ -26,8 +26,9 @@ const STREAMS: [u16; 4] = [1, 2, 4, 8];
 ///
 /// Copies files from the ramdisk to each storage with several queue depths (and, with
 /// the best one, through the page cache), and sends files through both engines with
-/// several connections, as the daemons do: the same code, every step included. Prints
-/// what came of it, and the lines to set. Changes nothing: everything is written into
+/// several connections, as the daemons do: the same code, every step included; each way
+/// three times, in turn. Prints the medians and the lines to set; what you have stays
+/// where it is as good as the best. Changes nothing: everything is written into
 /// directories of its own on the ramdisk and below the storages' targets
 /// (.ppu-uringd-tune-*), which are removed at the end and on Ctrl-C.
 ///
@@ -74,8 +75,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if query(&config.interfaces.control, &Request::Status).is_ok() {
         eprintln!("WARNING  the daemon runs: it disturbs the measurement, and is disturbed by it");
     }
-    // A page cache run for each storage comes on top.
-    let all = 2 * STREAMS.len() + config.storages.len() * (DEPTHS.len() + 1);
+    // Through the page cache comes on top.
+    let ways = 2 * STREAMS.len() + config.storages.len() * (DEPTHS.len() + 1);
+    let all = ways * ROUNDS;
     let place = Place::new(&config.ramdisk, args.size)?;
     eprintln!("{place}");
     let time = Duration::from_secs(args.seconds) / all as u32;
@@ -104,46 +106,50 @@ type Measured<'a> = (&'a ppu_config::Storage, Vec<Row<storage::Way>>);
 fn report(config: &Ppu, links: &[Row<link::Way>], storages: &[Measured<'_>]) -> String {
     let mut text = table::print("ENGINE, CONNECTIONS", links);
     let mut lines = String::new();
-    if let Some(best) = table::best(links, |way| usize::from(way.streams)) {
-        let link::Way { engine, streams } = best.way;
-        let now = |is: bool| if is { "as now" } else { "was otherwise" };
-        let auto = config.engine == ppu_config::Engine::Auto && engine == ppu_uring::Engine::Uring;
+    let now = |is: bool| if is { "as now" } else { "was otherwise" };
+    let engine_now = link::now(config.engine, links);
+    if let Some(engine) = link::best_engine(links, engine_now) {
+        let is_now = Some(engine) == engine_now;
         // `auto` takes io_uring where it can.
-        let (word, is_now) = match auto {
-            true => ("auto".to_owned(), true),
-            false => (engine.to_string(), same_engine(config.engine, engine)),
+        let word = match (is_now, config.engine) {
+            (true, ppu_config::Engine::Auto) => "auto".to_owned(),
+            _ => engine.to_string(),
         };
         lines += &format!("engine = \"{word}\"  # {}\n", now(is_now));
+        let links: Vec<Row<link::Way>> =
+            links.iter().filter(|row| row.way.engine == engine).cloned().collect();
         for detector in &config.detectors {
-            let is_now = detector.streams == streams;
-            lines += &format!("\n[[detector]]  # {}\nstreams = {streams}  # {}\n", detector.id, now(is_now));
+            let Some(best) =
+                table::best(&links, |way| usize::from(way.streams), |way| way.streams == detector.streams)
+            else {
+                continue;
+            };
+            let (id, streams) = (&detector.id, best.streams);
+            lines += &format!(
+                "\n[[detector]]  # {id}\nstreams = {streams}  # {}\n",
+                now(detector.streams == streams)
+            );
         }
     }
     for (storage, rows) in storages {
         text += &table::print(&format!("STORAGE {}", storage.id), rows);
         let depths: Vec<Row<storage::Way>> = rows.iter().filter(|row| row.way.direct).cloned().collect();
-        let Some(Best { way, .. }) = table::best(&depths, |way| way.depth) else { continue };
+        let depth_now = usize::from(storage.queue_depth);
+        let Some(best) = table::best(&depths, |way| way.depth, |way| way.depth == depth_now) else {
+            continue;
+        };
         let direct = !storage::cache_is_better(rows);
-        let is_depth = usize::from(storage.queue_depth) == way.depth;
+        let word = if direct { "auto" } else { "off" };
         let is_direct = (storage.direct == ppu_config::Direct::Auto) == direct;
-        let now = |is: bool| if is { "as now" } else { "was otherwise" };
         lines += &format!(
-            "\n[[storage]]  # {}\nqueue_depth = {}  # {}\ndirect = \"{}\"  # {}\n",
+            "\n[[storage]]  # {}\nqueue_depth = {}  # {}\ndirect = \"{word}\"  # {}\n",
             storage.id,
-            way.depth,
-            now(is_depth),
-            if direct { "auto" } else { "off" },
+            best.depth,
+            now(best.depth == depth_now),
             now(is_direct),
         );
     }
     text + "\nTo set in ppu.toml, the rest stays as it is:\n\n" + &lines
-}
-
-fn same_engine(configured: ppu_config::Engine, best: ppu_uring::Engine) -> bool {
-    match configured {
-        ppu_config::Engine::Auto | ppu_config::Engine::Uring => best == ppu_uring::Engine::Uring,
-        ppu_config::Engine::Syscall => best == ppu_uring::Engine::Syscall,
-    }
 }
 
 impl Bench<'_> {

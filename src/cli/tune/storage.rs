@@ -18,7 +18,7 @@ use ppu_uringd::store::mount;
 use ppu_uringd::store::writer::{Settings, Writer};
 
 use super::super::machine::is_mount_point;
-use super::table::Row;
+use super::table::{self, Row};
 use super::{Bench, DEPTHS, place};
 
 /// A storage that gives no copy back for that long hangs.
@@ -42,12 +42,11 @@ impl fmt::Display for Way {
 
 /// Every depth, and the best one once more through the page cache.
 pub(super) fn measure(bench: &mut Bench<'_>, storage: &Storage) -> Result<Vec<Row<Way>>, String> {
-    let mut rows = Vec::new();
-    for depth in DEPTHS {
-        rows.push(one(bench, storage, Way { depth, direct: true })?);
-    }
-    if let Some(best) = super::table::best(&rows, |way| way.depth) {
-        rows.push(one(bench, storage, Way { direct: false, ..best.way })?);
+    let direct = DEPTHS.map(|depth| Way { depth, direct: true });
+    let mut rows = table::rounds(&direct, |way| one(bench, storage, way))?;
+    if let Some(best) = table::best(&rows, |way| way.depth, |_| false) {
+        let cached = Way { direct: false, ..best };
+        rows.extend(table::rounds(&[cached], |way| one(bench, storage, way))?);
     }
     Ok(rows)
 }

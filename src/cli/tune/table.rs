@@ -6,6 +6,9 @@ use std::time::Duration;
 /// So near to the best one the cheaper way is chosen: measurements vary, and depth and threads cost.
 const AS_GOOD: f64 = 0.95;
 
+/// Each way is measured so often.
+pub(super) const ROUNDS: usize = 3;
+
 /// One measurement.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row<W> {
@@ -13,12 +16,6 @@ pub(super) struct Row<W> {
     pub(super) files: u64,
     pub(super) bytes: u64,
     pub(super) took: Duration,
-}
-
-/// A choice.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Best<W> {
-    pub(super) way: W,
 }
 
 impl<W> Row<W> {
@@ -31,12 +28,38 @@ impl<W> Row<W> {
     }
 }
 
-/// The cheapest way that is as good as the best one.
-pub(super) fn best<W: Clone>(rows: &[Row<W>], cost: impl Fn(&W) -> usize) -> Option<Best<W>> {
+/// Measures every way once in each round, there and back again, so that what changes meanwhile (heat, other programs, a disk's cache)
+/// does no way wrong; the median of each.
+pub(super) fn rounds<W: Copy, E>(
+    ways: &[W],
+    mut measure: impl FnMut(W) -> Result<Row<W>, E>,
+) -> Result<Vec<Row<W>>, E> {
+    let mut runs: Vec<Vec<Row<W>>> = ways.iter().map(|_| Vec::new()).collect();
+    for round in 0..ROUNDS {
+        let there = 0..ways.len();
+        let order: Vec<usize> = if round % 2 == 0 { there.collect() } else { there.rev().collect() };
+        for at in order {
+            runs[at].push(measure(ways[at])?);
+        }
+    }
+    let median = |mut runs: Vec<Row<W>>| {
+        runs.sort_by(|a, b| a.rate().total_cmp(&b.rate()));
+        runs.swap_remove(runs.len() / 2)
+    };
+    Ok(runs.into_iter().map(median).collect())
+}
+
+/// What there is now, if that is as good as the best; else the cheapest way that is.
+pub(super) fn best<W: Copy>(
+    rows: &[Row<W>],
+    cost: impl Fn(&W) -> usize,
+    is_now: impl Fn(&W) -> bool,
+) -> Option<W> {
     let top = rows.iter().map(Row::rate).fold(0.0, f64::max);
-    let good = rows.iter().filter(|row| top > 0.0 && row.rate() >= AS_GOOD * top);
-    let chosen = good.min_by(|a, b| cost(&a.way).cmp(&cost(&b.way)).then(b.rate().total_cmp(&a.rate())))?;
-    Some(Best { way: chosen.way.clone() })
+    let good: Vec<&Row<W>> = rows.iter().filter(|row| top > 0.0 && row.rate() >= AS_GOOD * top).collect();
+    let now = good.iter().find(|row| is_now(&row.way));
+    let cheapest = good.iter().min_by_key(|row| cost(&row.way));
+    now.or(cheapest).map(|row| row.way)
 }
 
 pub(super) fn print<W: Display>(title: &str, rows: &[Row<W>]) -> String {
@@ -59,15 +82,32 @@ mod tests {
     }
 
     #[test]
-    fn the_cheapest_that_is_as_good_as_the_best() {
-        let best = |rates: &[(usize, u64)]| {
+    fn what_there_is_or_the_cheapest_that_is_as_good_as_the_best() {
+        let best = |now: usize, rates: &[(usize, u64)]| {
             let rows: Vec<_> = rates.iter().map(|&(way, rate)| row(way, rate)).collect();
-            best(&rows, |way| *way).map(|best| best.way)
+            best(&rows, |way| *way, |way| *way == now)
         };
-        assert_eq!(best(&[(1, 50), (2, 94), (4, 96), (8, 100), (16, 99)]), Some(4));
-        assert_eq!(best(&[(1, 100), (2, 100)]), Some(1));
-        assert_eq!(best(&[(1, 0), (2, 0)]), None, "nothing was moved");
-        assert_eq!(best(&[]), None);
+        let rates = [(1, 50), (2, 94), (4, 96), (8, 100), (16, 99)];
+        assert_eq!(best(1, &rates), Some(4), "what there is is worse");
+        assert_eq!(best(3, &rates), Some(4), "it was not measured");
+        assert_eq!(best(16, &rates), Some(16), "it is as good");
+        assert_eq!(best(9, &[(1, 100), (2, 100)]), Some(1));
+        assert_eq!(best(1, &[(1, 0), (2, 0)]), None, "nothing was moved");
+        assert_eq!(best(1, &[]), None);
+    }
+
+    #[test]
+    fn each_way_in_turn_and_its_median() {
+        let mut order = Vec::new();
+        let mut run = 0;
+        let rows = rounds(&[1, 2], |way| {
+            order.push(way);
+            run += 1;
+            Ok::<_, ()>(row(way, if way == 1 { 100 * run } else { 7 }))
+        });
+        assert_eq!(order, [1, 2, 2, 1, 1, 2]);
+        assert_eq!(rows, Ok(vec![row(1, 400), row(2, 7)]));
+        assert_eq!(rounds(&[1], |_| Err::<Row<usize>, _>("broken")), Err("broken"));
     }
 
     #[test]
