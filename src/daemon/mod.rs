@@ -6,6 +6,7 @@ mod engine;
 mod halves;
 mod hub;
 mod intake;
+mod keeping;
 mod key;
 mod lock;
 mod ports;

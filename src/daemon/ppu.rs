@@ -18,6 +18,7 @@ use super::engine::{self, EngineChoice};
 use super::halves::Halves;
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
+use super::keeping::{self, KeepingError};
 use super::lock::{LockError, StateLock};
 use super::ports;
 use super::runtime;
@@ -105,6 +106,9 @@ pub enum PpuError {
         /// Why.
         reason: String,
     },
+    /// What takes files away.
+    #[error(transparent)]
+    Keeping(#[from] KeepingError),
     /// Anything else.
     #[error("{operation}: {source}")]
     Io {
@@ -174,6 +178,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let ports = ports
         .start(inputs.clone(), bulletin.reader(), history)
         .map_err(io_error("start the thread of the ports"))?;
+    let (keeping, keepers) = keeping::start(&config, &staging, &ledger, &queries, &inputs)?;
     let hub = Hub {
         ledger,
         ramdisk: Arc::clone(&ramdisk),
@@ -184,8 +189,9 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
-        describe: describe(&config, engine.engine(), advice),
+        describe: describe(&config, engine.engine(), advice, keeping.describe()),
         bulletin,
+        keepers,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
         halves: Halves::default(),
@@ -208,12 +214,13 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let control = (control, verifier, intake);
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
+    let deadline = Instant::now() + LAST_WAIT;
+    keeping.stop(deadline);
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
     let _ = inputs.send(Input::Stop);
     drop(inputs);
     let _ = hub_thread.join();
     ports.stop();
-    let deadline = Instant::now() + LAST_WAIT;
     for writer in writers {
         if !writer.stop(deadline.saturating_duration_since(Instant::now())) {
             tracing::warn!(
@@ -321,6 +328,7 @@ fn start_landing(
 ) -> StartLanding {
     let landing = landing::Landing {
         staging: Arc::clone(staging),
+        links_to: keeping::internal(config).map(|(_, storage)| storage.target.clone()),
         verify: config.verify == Verify::Publish,
         engine: engine.choice(),
     };
@@ -433,7 +441,12 @@ fn settings(config: &Ppu) -> Settings {
 }
 
 /// Fills in what the ledger does not know.
-fn describe(config: &Ppu, engine: Engine, advice: Vec<Advice>) -> Box<dyn Fn(&mut StatusReport) + Send> {
+fn describe(
+    config: &Ppu,
+    engine: Engine,
+    advice: Vec<Advice>,
+    keepers: impl Fn(&mut StatusReport) + Send + 'static,
+) -> Box<dyn Fn(&mut StatusReport) + Send> {
     let began = Instant::now();
     let ramdisk = config.ramdisk.display().to_string();
     let verify = config.verify == Verify::Publish;
@@ -461,6 +474,7 @@ fn describe(config: &Ppu, engine: Engine, advice: Vec<Advice>) -> Box<dyn Fn(&mu
             (*kind).clone_into(&mut storage.kind);
             storage.target.clone_from(target);
         }
+        keepers(report);
     })
 }
 

@@ -123,7 +123,8 @@ impl Plane {
     fn start(bench: &Bench<'_>, way: Way, engine: Choice) -> io::Result<Self> {
         let root = Arc::new(Root::open(&bench.place.target()).map_err(io::Error::other)?);
         let staging = Arc::new(Staging::open(root).map_err(io::Error::other)?);
-        let landing = Landing { staging, verify: bench.config.verify == Verify::Publish, engine };
+        let landing =
+            Landing { staging, links_to: None, verify: bench.config.verify == Verify::Publish, engine };
         let (jobs, expect) = (Arc::new(Jobs::default()), Arc::new(Expect::default()));
         let (report, landed) = channel();
         let (ended, ends) = tokio::sync::mpsc::channel(usize::from(way.streams));
@@ -225,6 +226,7 @@ impl Work {
             shift: Arc::clone(&self.shift),
             path: path.clone(),
             at,
+            to: None,
             offered: *identity,
             replace_past: false,
         };

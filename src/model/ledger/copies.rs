@@ -279,6 +279,7 @@ impl Ledger {
         {
             self.journal.written.pop_front();
             self.set_copy(id, storage, CopyState::Stored);
+            self.may_leave(id, storage, out);
             if self.settings.storages[storage.index()].internal
                 && let Some(version) = self.versions.get(id)
             {

@@ -11,7 +11,7 @@ use super::{Ledger, Now};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::shift::ShiftId;
 use crate::model::status::{
-    Amount, Copies, Counts, Daemon, Detector, Health, Journal, Latency, Link, LinkState, Percentiles,
+    Amount, Copies, Counts, Daemon, Detector, Health, Journal, Latency, Left, Link, LinkState, Percentiles,
     Ramdisk, Rate, Room, STATUS_VERSION, Shift, StatusReport, Storage,
 };
 
@@ -32,6 +32,7 @@ impl Ledger {
             ramdisk: Ramdisk {
                 path: String::new(),
                 room: Room { total_bytes: space.total_bytes, free_bytes: space.free_bytes },
+                left: Left::default(),
             },
             journal: match &self.journal.trouble {
                 None => Journal::Ok,
@@ -135,6 +136,8 @@ impl Ledger {
             in_flight: state.flying.len() as u64,
             pending,
             rate: Rate { files_per_s, bytes_per_s },
+            room: Room::default(),
+            left: Left::default(),
         }
     }
 
