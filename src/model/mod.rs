@@ -5,6 +5,7 @@ pub mod event;
 pub mod extra;
 pub mod file_version;
 pub mod half;
+pub mod host;
 pub mod job;
 pub mod ledger;
 pub mod message;
