@@ -144,8 +144,8 @@ fn what_is_damaged_is_known_to_be_missing() {
     let base = run.base;
     run.commit((1..=5).map(|version| landed(version, version as u16, 1)));
     run.stop();
-    let connection = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
     let spoil = |number: u64| {
+        let connection = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
         let changed = connection
             .execute("UPDATE event SET at_ms = at_ms + 1 WHERE first = ?", [(base + number) as i64]);
         assert_eq!(changed.unwrap(), 1);
