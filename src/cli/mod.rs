@@ -10,6 +10,7 @@ mod log_file;
 mod logging;
 mod machine;
 mod messages;
+mod pause;
 mod ppu;
 mod retry;
 mod shift;
@@ -46,7 +47,9 @@ enum Command {
     Demo(demo::Args),
     Detector(detector::Args),
     Messages(messages::Args),
+    Pause(pause::PauseArgs),
     Ppu(ppu::Args),
+    Resume(pause::ResumeArgs),
     Retry(retry::Args),
     #[command(subcommand)]
     Shift(shift::Command),
@@ -98,7 +101,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
         Command::Messages(args) => messages::run(&args),
+        Command::Pause(args) => pause::pause(&args),
         Command::Ppu(args) => ppu::run(&args),
+        Command::Resume(args) => pause::resume(&args),
         Command::Retry(args) => retry::run(&args),
         Command::Shift(command) => shift::run(&command),
         Command::Simulate(args) => simulate::run(&args),

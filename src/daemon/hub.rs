@@ -7,13 +7,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use super::bulletin::{Bulletin, Wish};
+use super::halves::Halves;
 use super::intake::{Intake, TakenIn};
+use super::keeping::Keepers;
 use super::shifts::{Reply, Shifts};
 use super::waiting::Waiting;
 use super::which::Known;
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex};
+use crate::model::half::{Half, Switched};
 use crate::model::job::CopyJob;
 use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
 use crate::model::message::Message;
@@ -70,6 +73,8 @@ pub enum Input {
     StartShift(ShiftRequest, Reply<Result<Started, String>>),
     /// The last shifts, that many.
     Shifts(usize, Reply<Vec<ShiftReport>>),
+    /// Half of the work is to be paused, or (`false`) to go on.
+    Switch(Half, bool, Reply<Switched>),
     /// Something to tell people that follows from no fact.
     Tell(Message),
     /// The end.
@@ -98,10 +103,14 @@ pub struct Hub {
     pub intake: Intake,
     /// What people are told.
     pub bulletin: Bulletin,
+    /// Who takes away what may leave.
+    pub keepers: Keepers,
     /// What people may name.
     pub known: Known,
     /// Who waits for a shift to begin.
     pub shifts: Shifts,
+    /// Who waits for a pause to be kept.
+    pub halves: Halves,
 }
 
 /// A session's ear.
@@ -125,6 +134,7 @@ impl Hub {
             self.obey(&mut orders);
             self.waiting.committed(&self.ledger);
             self.shifts.answer(&self.ledger, now);
+            self.halves.answer(&self.ledger, now);
             let wake = self.ledger.pause_ends(now).map_or(next_tick, |end| end.min(next_tick));
             let mut input = match inputs.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(input) => Some(input),
@@ -153,6 +163,9 @@ impl Hub {
                         self.shifts.start(&mut self.ledger, now, &request, reply, &mut orders);
                     }
                     Input::Shifts(count, reply) => reply(self.shifts.list(&self.ledger, count)),
+                    Input::Switch(half, pause, reply) => {
+                        self.halves.switch(&mut self.ledger, now, (half, pause), reply, &mut orders);
+                    }
                     Input::Tell(message) => orders.push(Order::Tell(message)),
                     Input::Notice(notice) => self.notice(notice, &mut orders),
                     Input::Fact(fact) => self.fact(fact, &mut orders),
@@ -182,11 +195,13 @@ impl Hub {
             }
             Err(error) => tracing::error!("{error}"),
         }
+        self.keepers.look(&self.ledger);
         self.waiting.pass(&self.ledger);
         let told = self.bulletin.pass(now);
         self.keep(told);
         for (storage, steps) in self.steps.iter().enumerate() {
-            let fact = Fact::Steps { storage: StorageIndex(storage as u16), steps: steps.count() };
+            let storage = StorageIndex(storage as u16);
+            let fact = Fact::Steps { storage, steps: steps.count(), reads: steps.reads() };
             self.ledger.apply(now, fact, orders);
         }
     }
@@ -276,6 +291,7 @@ impl Hub {
                         self.intake.look_again(path, file);
                     }
                 }
+                Order::MayLeave { home, resident } => self.keepers.may_leave(home, resident),
                 Order::Copy { storage, job } => (self.writers[storage.index()])(job),
                 Order::Record { sequence, record } => self.record(sequence, record),
                 Order::Tell(message) => told.extend(self.bulletin.raise(now(), message)),

@@ -3,10 +3,13 @@
 mod bulletin;
 pub mod detector;
 mod engine;
+mod halves;
 mod hub;
 mod intake;
+mod keeping;
 mod key;
 mod lock;
+mod ports;
 pub mod ppu;
 mod releasing;
 mod restore;

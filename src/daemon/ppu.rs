@@ -15,9 +15,12 @@ use tokio::task::JoinSet;
 
 use super::bulletin::{Bulletin, Wish};
 use super::engine::{self, EngineChoice};
+use super::halves::Halves;
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
+use super::keeping::{self, KeepingError};
 use super::lock::{LockError, StateLock};
+use super::ports;
 use super::runtime;
 use super::verify::{self, Verifier};
 use super::waiting::Waiting;
@@ -28,6 +31,7 @@ use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
+use crate::model::half::Half;
 use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
@@ -37,6 +41,7 @@ use crate::model::shift_request::ShiftError;
 use crate::model::status::StatusReport;
 use crate::rooted::{Handed, Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
+use crate::serve::ports::PortError;
 use crate::store::{self, writer::Writer};
 use crate::wire::handshake::{Key, PpuId};
 
@@ -89,6 +94,9 @@ pub enum PpuError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A port.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// A storage that can never be written as it is configured.
     #[error("storage {id}: {reason}")]
     Storage {
@@ -97,6 +105,9 @@ pub enum PpuError {
         /// Why.
         reason: String,
     },
+    /// What takes files away.
+    #[error(transparent)]
+    Keeping(#[from] KeepingError),
     /// Anything else.
     #[error("{operation}: {source}")]
     Io {
@@ -122,6 +133,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     staging.sweep()?;
     check_ramdisk(&ramdisk);
     let control = ControlSocket::bind(&config.interfaces.control)?;
+    let ports = ports::bind(&config.interfaces)?;
 
     let defaults = shifts::defaults(&config)?;
     let mut opened = open_journal(&config)?;
@@ -159,6 +171,12 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         steps.push(writer.steps());
         writers.push(writer);
     }
+    let bulletin = Bulletin::new(opened.loaded.messages);
+    let history = config.history_max_entries as usize;
+    let ports = ports
+        .start(inputs.clone(), bulletin.reader(), history)
+        .map_err(io_error("start the thread of the ports"))?;
+    let (keeping, keepers) = keeping::start(&config, &staging, &ledger, &queries, &inputs)?;
     let hub = Hub {
         ledger,
         ramdisk: Arc::clone(&ramdisk),
@@ -169,10 +187,12 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
-        describe: describe(&config, engine.engine()),
-        bulletin: Bulletin::new(opened.loaded.messages),
+        describe: describe(&config, engine.engine(), keeping.describe()),
+        bulletin,
+        keepers,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
+        halves: Halves::default(),
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())
@@ -192,11 +212,13 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let control = (control, verifier, intake);
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
+    let deadline = Instant::now() + LAST_WAIT;
+    keeping.stop(deadline);
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
     let _ = inputs.send(Input::Stop);
     drop(inputs);
     let _ = hub_thread.join();
-    let deadline = Instant::now() + LAST_WAIT;
+    ports.stop();
     for writer in writers {
         if !writer.stop(deadline.saturating_duration_since(Instant::now())) {
             tracing::warn!(
@@ -260,6 +282,8 @@ async fn serve(
                     }));
                 }),
             ),
+            Request::Pause { half } => switch(half, true, answer),
+            Request::Resume { half } => switch(half, false, answer),
             Request::Shifts { last } => Input::Shifts(
                 usize::try_from(last).unwrap_or(usize::MAX),
                 Box::new(move |shifts| drop(answer.send(Response::Shifts(shifts)))),
@@ -290,6 +314,10 @@ async fn serve(
     Ok(())
 }
 
+fn switch(half: Half, pause: bool, answer: Answer) -> Input {
+    Input::Switch(half, pause, Box::new(move |switched| drop(answer.send(Response::Switched(switched)))))
+}
+
 fn start_landing(
     config: &Ppu,
     engine: &EngineChoice,
@@ -298,6 +326,7 @@ fn start_landing(
 ) -> StartLanding {
     let landing = landing::Landing {
         staging: Arc::clone(staging),
+        links_to: keeping::internal(config).map(|(_, storage)| storage.target.clone()),
         verify: config.verify == Verify::Publish,
         engine: engine.choice(),
     };
@@ -410,7 +439,11 @@ fn settings(config: &Ppu) -> Settings {
 }
 
 /// Fills in what the ledger does not know.
-fn describe(config: &Ppu, engine: Engine) -> Box<dyn Fn(&mut StatusReport) + Send> {
+fn describe(
+    config: &Ppu,
+    engine: Engine,
+    keepers: impl Fn(&mut StatusReport) + Send + 'static,
+) -> Box<dyn Fn(&mut StatusReport) + Send> {
     let began = Instant::now();
     let ramdisk = config.ramdisk.display().to_string();
     let verify = config.verify == Verify::Publish;
@@ -437,6 +470,7 @@ fn describe(config: &Ppu, engine: Engine) -> Box<dyn Fn(&mut StatusReport) + Sen
             (*kind).clone_into(&mut storage.kind);
             storage.target.clone_from(target);
         }
+        keepers(report);
     })
 }
 

@@ -10,6 +10,7 @@ use crate::model::message::Message;
 use crate::model::offer::{Decline, Heartbeat, Offered, Wanted, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::record::Record;
+use crate::model::residents::{Home, Resident};
 use crate::model::shift::{Began, Shift, ShiftId};
 
 /// The time at which a fact is told; the ledger has no clock of its own.
@@ -119,6 +120,8 @@ pub enum Fact {
         storage: StorageIndex,
         /// How many steps it has made since its start: while it has work and makes none, it hangs.
         steps: u64,
+        /// Likewise of the thread that reads other storages for it.
+        reads: u64,
     },
     /// The journal has everything up to and with this record.
     Committed {
@@ -208,6 +211,13 @@ pub enum Order {
         storage: StorageIndex,
         /// What.
         job: CopyJob,
+    },
+    /// This version may leave.
+    MayLeave {
+        /// From where.
+        home: Home,
+        /// Which.
+        resident: Resident,
     },
     /// Write into the journal.
     Record {

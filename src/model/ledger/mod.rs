@@ -17,8 +17,10 @@ mod detector;
 mod extras;
 mod fact;
 mod fallen;
+mod halves;
 mod health;
 mod landings;
+mod leaving;
 mod offers;
 mod report;
 mod retry;
@@ -51,6 +53,7 @@ use self::timing::Timing;
 use self::versions::Versions;
 pub use self::versions::{Copy, CopyState, Version};
 use super::file_version::{DetectorIndex, StorageIndex, TransferId, VersionId};
+use super::half::Paused;
 use super::job::{Brand, Local};
 use super::message::{Code, Message};
 use super::pacing::{Pace, Pauses};
@@ -121,6 +124,8 @@ pub struct Ledger {
     tallies: Tallies,
     journal: Journal,
     timing: Timing,
+    /// By people.
+    paused: Paused,
 }
 
 /// What is under way to the journal.
@@ -154,6 +159,7 @@ impl Ledger {
             tallies: Tallies::default(),
             journal: Journal::default(),
             timing: Timing::new(settings.detectors.len()),
+            paused: Paused::default(),
             settings,
         }
     }
@@ -177,7 +183,7 @@ impl Ledger {
             Fact::Landing(report) => self.landing(now, report, out),
             Fact::Extra(file) => self.extra(now, *file, out),
             Fact::Copying(report) => self.copying(now, report, out),
-            Fact::Steps { storage, steps } => self.steps(now, storage, steps, out),
+            Fact::Steps { storage, steps, reads } => self.steps(now, storage, steps, reads, out),
             Fact::Committed { up_to } => self.committed(now, up_to, out),
             Fact::JournalTrouble(trouble) => self.journal_trouble(trouble, out),
             Fact::Space(space) => self.room.sample(space),
@@ -285,7 +291,7 @@ impl Ledger {
         version.local = local;
         let open = version.copies.iter().any(|copy| !copy.state.is_final());
         if local.is_none() && open && !version.is_durable_somewhere() {
-            return self.fall(id, version);
+            return self.fall(id, version, false);
         }
         for (storage, copy) in version.copies.iter_mut().enumerate() {
             if !copy.state.is_final() {
