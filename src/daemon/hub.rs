@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use super::bulletin::{Bulletin, Wish};
+use super::events::EventFeed;
 use super::halves::Halves;
 use super::intake::{Intake, TakenIn};
 use super::keeping::Keepers;
@@ -103,6 +104,8 @@ pub struct Hub {
     pub intake: Intake,
     /// What people are told.
     pub bulletin: Bulletin,
+    /// What consumers hear of files.
+    pub events: EventFeed,
     /// Who takes away what may leave.
     pub keepers: Keepers,
     /// What people may name.
@@ -243,7 +246,12 @@ impl Hub {
     }
 
     fn fact(&mut self, fact: Fact, orders: &mut Vec<Order>) {
-        self.ledger.apply(now(), fact, orders);
+        let now = now();
+        let committed = if let Fact::Committed { up_to } = &fact { Some(*up_to) } else { None };
+        self.ledger.apply(now, fact, orders);
+        if let Some(up_to) = committed {
+            self.events.committed(up_to, now.wall_ms);
+        }
     }
 
     fn report(&self, reply: Box<dyn FnOnce(StatusReport) + Send>) {
@@ -293,10 +301,14 @@ impl Hub {
                 }
                 Order::MayLeave { home, resident } => self.keepers.may_leave(home, resident),
                 Order::Copy { storage, job } => (self.writers[storage.index()])(job),
-                Order::Record { sequence, record } => self.record(sequence, record),
+                Order::Record { sequence, record } => {
+                    self.events.recorded(&self.ledger, sequence, &record);
+                    self.record(sequence, record);
+                }
                 Order::Tell(message) => told.extend(self.bulletin.raise(now(), message)),
             }
         }
+        self.events.publish();
         self.keep(told);
         acks.send(|detector, message| self.say(detector, message));
     }

@@ -3,6 +3,7 @@
 mod bulletin;
 pub mod detector;
 mod engine;
+mod events;
 mod halves;
 mod hub;
 mod intake;
@@ -14,6 +15,7 @@ pub mod ppu;
 mod releasing;
 mod restore;
 mod runtime;
+mod self_check;
 mod sending;
 mod shifts;
 mod signals;

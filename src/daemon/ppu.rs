@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::bulletin::{Bulletin, Wish};
 use super::engine::{self, EngineChoice};
+use super::events::{self, EventFeed};
 use super::halves::Halves;
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
@@ -25,13 +26,14 @@ use super::runtime;
 use super::verify::{self, Verifier};
 use super::waiting::Waiting;
 use super::which::Known;
-use super::{key, restore, shifts, signals};
+use super::{key, restore, self_check, shifts, signals};
 use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::half::Half;
+use crate::model::host::{Advice, Role};
 use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
@@ -41,9 +43,11 @@ use crate::model::shift_request::ShiftError;
 use crate::model::status::StatusReport;
 use crate::rooted::{Handed, Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
+use crate::serve::hook;
 use crate::serve::ports::PortError;
+use crate::serve::ports::messages::Subjects;
 use crate::store::{self, writer::Writer};
-use crate::wire::handshake::{Key, PpuId};
+use crate::wire::handshake::{Key, PpuId, SOFTWARE};
 
 /// How long the end waits for a storage that hangs, and for the journal.
 const LAST_WAIT: Duration = Duration::from_secs(5);
@@ -131,7 +135,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let ramdisk = Arc::new(Root::open(&config.ramdisk)?);
     let staging = Arc::new(Staging::open(Arc::clone(&ramdisk))?);
     staging.sweep()?;
-    check_ramdisk(&ramdisk);
+    let pipes = config.detectors.iter().map(|detector| u64::from(detector.streams)).sum();
+    let advice = self_check::run(Role::Ppu, &ramdisk, pipes);
     let control = ControlSocket::bind(&config.interfaces.control)?;
     let ports = ports::bind(&config.interfaces)?;
 
@@ -149,6 +154,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let damaged = matches!(opened.origin, Origin::SetAside { .. });
 
     let (inputs, hub_inputs) = mpsc::channel();
+    let event_places = events::places(&config, &opened.loaded);
+    let event_base = opened.journal.event_base();
     let journal = journal::start(opened.journal, report_journal(inputs.clone()));
     let journal::Running { records, queries, thread: journal_thread } =
         journal.map_err(io_error("start the journal's thread"))?;
@@ -172,10 +179,14 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         writers.push(writer);
     }
     let bulletin = Bulletin::new(opened.loaded.messages);
+    let events = EventFeed::new(event_base, event_places);
+    let subjects =
+        Subjects { messages: bulletin.reader(), events: events.events(queries.clone()), software: SOFTWARE };
+    let hook = hook::start(events::hook(&config.hook), subjects.events.clone())
+        .map_err(io_error("start the hook's thread"))?;
     let history = config.history_max_entries as usize;
-    let ports = ports
-        .start(inputs.clone(), bulletin.reader(), history)
-        .map_err(io_error("start the thread of the ports"))?;
+    let ports =
+        ports.start(inputs.clone(), subjects, history).map_err(io_error("start the thread of the ports"))?;
     let (keeping, keepers) = keeping::start(&config, &staging, &ledger, &queries, &inputs)?;
     let hub = Hub {
         ledger,
@@ -187,8 +198,9 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
-        describe: describe(&config, engine.engine(), keeping.describe()),
+        describe: describe(&config, engine.engine(), advice, keeping.describe()),
         bulletin,
+        events,
         keepers,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
@@ -226,6 +238,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
             );
         }
     }
+    // Its programs are ending since the ledger has.
+    hook.stop();
     // It ends by itself within its own time, also when its disk hangs.
     let _ = journal_thread.join();
     served.map_err(io_error("run the control plane"))?
@@ -442,6 +456,7 @@ fn settings(config: &Ppu) -> Settings {
 fn describe(
     config: &Ppu,
     engine: Engine,
+    advice: Vec<Advice>,
     keepers: impl Fn(&mut StatusReport) + Send + 'static,
 ) -> Box<dyn Fn(&mut StatusReport) + Send> {
     let began = Instant::now();
@@ -460,31 +475,19 @@ fn describe(
         })
         .collect();
     Box::new(move |report| {
-        report.daemon.software = crate::wire::handshake::SOFTWARE.to_owned();
+        report.daemon.software = SOFTWARE.to_owned();
         report.daemon.pid = std::process::id();
         report.daemon.uptime_s = began.elapsed().as_secs();
         report.daemon.engine = engine.to_string();
         report.daemon.verify = verify;
         report.ramdisk.path.clone_from(&ramdisk);
+        report.advice.clone_from(&advice);
         for (storage, (kind, target)) in report.storages.iter_mut().zip(&storages) {
             (*kind).clone_into(&mut storage.kind);
             storage.target.clone_from(target);
         }
         keepers(report);
     })
-}
-
-fn check_ramdisk(ramdisk: &Root) {
-    let Ok(file_system) = ramdisk.file_system() else { return };
-    let path = ramdisk.path().display();
-    if !file_system.tmpfs {
-        tracing::warn!("ramdisk {path} is no tmpfs: landing is as slow as that file system is");
-    } else if file_system.huge.as_deref() != Some("within_size") {
-        tracing::warn!(
-            "ramdisk {path} is mounted without huge=within_size, with which landing is up to 2.7 times faster: \
-             mount -o remount,huge=within_size {path}"
-        );
-    }
 }
 
 /// Made once; the same PPU may replace its own dead session with a detector.

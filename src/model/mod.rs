@@ -1,9 +1,11 @@
 //! The vocabulary and the rules, without IO and without a clock: time comes in as an argument.
 
 pub mod catalog;
+pub mod event;
 pub mod extra;
 pub mod file_version;
 pub mod half;
+pub mod host;
 pub mod job;
 pub mod ledger;
 pub mod message;
