@@ -40,6 +40,10 @@ const BURST: Duration = Duration::from_micros(500);
 /// In a burst facts gather that long: waking this thread, and what it wakes, for every single file costs more than all else that it
 /// does. A file that comes alone is never delayed.
 const GATHER: Duration = Duration::from_micros(250);
+/// With so many files asked for there is work enough on both sides while facts gather for longer.
+const MANY_WANTED: u64 = 16;
+/// And so long.
+const GATHER_MANY: Duration = Duration::from_millis(1);
 /// Offers in one acknowledgement, so that it fits a frame.
 const ACK_OFFERS: usize = 4096;
 
@@ -140,8 +144,8 @@ impl Hub {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            if input.is_some() && worked.elapsed() < BURST {
-                std::thread::sleep(GATHER);
+            if input.is_some() {
+                std::thread::sleep(self.gather(worked.elapsed()));
             }
             worked = Instant::now();
             let mut taken = 0;
@@ -172,6 +176,15 @@ impl Hub {
                 taken += 1;
                 input = if taken < BATCH_FACTS { inputs.try_recv().ok() } else { None };
             }
+        }
+    }
+
+    /// How long a fact that comes so long after the last ones waits for company.
+    fn gather(&self, after: Duration) -> Duration {
+        match self.ledger.wanted_files() >= MANY_WANTED {
+            true => GATHER_MANY,
+            false if after < BURST => GATHER,
+            false => Duration::ZERO,
         }
     }
 
