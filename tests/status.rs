@@ -72,6 +72,7 @@ fn report() -> StatusReport {
         }],
         shifts: vec![],
         latency: Latency::default(),
+        advice: vec![],
         messages: vec![],
     }
 }

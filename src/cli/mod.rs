@@ -2,6 +2,7 @@
 
 mod add;
 mod config_check;
+mod config_import;
 mod control;
 mod daemon;
 mod demo;
@@ -18,6 +19,7 @@ mod simulate;
 mod size;
 mod status;
 mod stop;
+mod tune;
 mod verify;
 
 use std::io::{self, Write};
@@ -55,6 +57,7 @@ enum Command {
     Shift(shift::Command),
     Simulate(simulate::Args),
     Status(status::Args),
+    Tune(tune::Args),
     Verify(verify::Args),
 }
 
@@ -62,6 +65,7 @@ enum Command {
 #[derive(Subcommand)]
 enum ConfigCommand {
     Check(config_check::Args),
+    Import(config_import::Args),
 }
 
 /// Why a command did not do what it was asked to.
@@ -98,6 +102,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Add(args) => add::run(&args),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
+        Command::Config(ConfigCommand::Import(args)) => config_import::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
         Command::Messages(args) => messages::run(&args),
@@ -108,6 +113,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Shift(command) => shift::run(&command),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Verify(args) => verify::run(&args),
     };
     match result {

@@ -25,13 +25,14 @@ use super::runtime;
 use super::verify::{self, Verifier};
 use super::waiting::Waiting;
 use super::which::Known;
-use super::{key, restore, shifts, signals};
+use super::{key, restore, self_check, shifts, signals};
 use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::half::Half;
+use crate::model::host::{Advice, Role};
 use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
@@ -131,7 +132,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let ramdisk = Arc::new(Root::open(&config.ramdisk)?);
     let staging = Arc::new(Staging::open(Arc::clone(&ramdisk))?);
     staging.sweep()?;
-    check_ramdisk(&ramdisk);
+    let pipes = config.detectors.iter().map(|detector| u64::from(detector.streams)).sum();
+    let advice = self_check::run(Role::Ppu, &ramdisk, pipes);
     let control = ControlSocket::bind(&config.interfaces.control)?;
     let ports = ports::bind(&config.interfaces)?;
 
@@ -187,7 +189,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
-        describe: describe(&config, engine.engine(), keeping.describe()),
+        describe: describe(&config, engine.engine(), advice, keeping.describe()),
         bulletin,
         keepers,
         known: Known::new(&config),
@@ -447,6 +449,7 @@ fn settings(config: &Ppu) -> Settings {
 fn describe(
     config: &Ppu,
     engine: Engine,
+    advice: Vec<Advice>,
     keepers: impl Fn(&mut StatusReport) + Send + 'static,
 ) -> Box<dyn Fn(&mut StatusReport) + Send> {
     let began = Instant::now();
@@ -471,25 +474,13 @@ fn describe(
         report.daemon.engine = engine.to_string();
         report.daemon.verify = verify;
         report.ramdisk.path.clone_from(&ramdisk);
+        report.advice.clone_from(&advice);
         for (storage, (kind, target)) in report.storages.iter_mut().zip(&storages) {
             (*kind).clone_into(&mut storage.kind);
             storage.target.clone_from(target);
         }
         keepers(report);
     })
-}
-
-fn check_ramdisk(ramdisk: &Root) {
-    let Ok(file_system) = ramdisk.file_system() else { return };
-    let path = ramdisk.path().display();
-    if !file_system.tmpfs {
-        tracing::warn!("ramdisk {path} is no tmpfs: landing is as slow as that file system is");
-    } else if file_system.huge.as_deref() != Some("within_size") {
-        tracing::warn!(
-            "ramdisk {path} is mounted without huge=within_size, with which landing is up to 2.7 times faster: \
-             mount -o remount,huge=within_size {path}"
-        );
-    }
 }
 
 /// Made once; the same PPU may replace its own dead session with a detector.

@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod extra;
 pub mod file_version;
 pub mod half;
+pub mod host;
 pub mod job;
 pub mod ledger;
 pub mod message;

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::half::Paused;
+use super::host::Advice;
 use super::ledger::Tally;
 use super::message::Message;
 use super::shift::ShiftId;
@@ -36,6 +37,9 @@ pub struct StatusReport {
     pub shifts: Vec<Shift>,
     /// How long files take.
     pub latency: Latency,
+    /// What of the machine holds it back, as it was at start.
+    #[serde(default)]
+    pub advice: Vec<Advice>,
     /// The last ones, oldest first.
     pub messages: Vec<Told>,
 }

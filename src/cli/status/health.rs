@@ -1,6 +1,7 @@
 //! What needs attention, and what to do about it.
 
 use ppu_uringd::model::half::Half;
+use ppu_uringd::model::host::Advice;
 use ppu_uringd::model::status::{Detector, Health, Journal, LinkState, Room, StatusReport, Storage};
 
 use super::units::{bytes, count, duration, offset, one_line};
@@ -16,6 +17,8 @@ pub(super) enum Severity {
     Error,
     /// It works, and may not for long.
     Warning,
+    /// All is well, and could be faster.
+    Advice,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,10 @@ pub(super) fn problems(report: &StatusReport) -> Vec<Problem> {
     if !report.daemon.verify {
         found.push(warning("contents are not verified on landing: verify = \"off\"".to_owned()));
     }
+    found.extend(report.advice.iter().map(|Advice { what, cure }| Problem {
+        severity: Severity::Advice,
+        text: one_line(&format!("{what}. {cure}")),
+    }));
     found.sort_by_key(|problem| problem.severity);
     found
 }

@@ -52,14 +52,14 @@ fn head(report: &StatusReport, software: &str) -> String {
 
 fn attention(report: &StatusReport, paint: Paint) -> String {
     let problems = problems(report);
-    if problems.is_empty() {
-        return format!("{}\n", paint.green("All well."));
-    }
     let lines = problems.iter().map(|problem| match problem.severity {
         Severity::Error => format!("{} {}\n", paint.red("ERROR  "), problem.text),
         Severity::Warning => format!("{} {}\n", paint.yellow("WARNING"), problem.text),
+        Severity::Advice => format!("ADVICE  {}\n", problem.text),
     });
-    lines.collect()
+    let is_well = problems.iter().all(|problem| problem.severity == Severity::Advice);
+    let well = if is_well { format!("{}\n", paint.green("All well.")) } else { String::new() };
+    lines.fold(well, |text, line| text + &line)
 }
 
 const DETECTOR_HEAD: &[&str] =

@@ -49,6 +49,7 @@ impl Ledger {
                 visible: percentiles(self.timing.visible.as_ref()),
                 stored: percentiles(self.timing.stored.as_ref()),
             },
+            advice: Vec::new(),
             messages: Vec::new(),
         }
     }

@@ -76,6 +76,7 @@ fn report() -> StatusReport {
         storages: vec![],
         shifts: vec![],
         latency: Latency::default(),
+        advice: vec![],
         messages: vec![],
     }
 }
