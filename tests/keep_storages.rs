@@ -174,7 +174,7 @@ fn killed_while_files_leave_both() {
     let mut rig = Rig::start(Options { ppu_ramdisk: "size=32m", ..three(64) });
     let mut users = 0;
     for round in 0..5 {
-        fill(&rig, round * 25..(round + 1) * 25);
+        fill(&rig, round * 30..(round + 1) * 30);
         wait_until("files are leaving", || {
             let status = rig.status().unwrap();
             status.ramdisk.left.evicted.files + status.ramdisk.left.purged.files > 0
@@ -188,12 +188,12 @@ fn killed_while_files_leave_both() {
         rig.wait_linked();
     }
     for storage in 0..3 {
-        wait_stored(&rig, storage, 125);
+        wait_stored(&rig, storage, 150);
     }
     assert_eq!(users, 1);
     check_sum(&rig);
     let counts = rig.counts();
-    assert_eq!((counts.produced, counts.copied, counts.lost, counts.failed), (125, 125, 0, 0));
+    assert_eq!((counts.produced, counts.copied, counts.lost, counts.failed), (150, 150, 0, 0));
     let of_both = |storage: usize| {
         let root = rig.stored_on(storage, 0);
         let second = root.with_file_name(format!("{}_{GID}", UID + 1));
@@ -236,7 +236,8 @@ fn row_48_links_whose_storage_is_gone() {
     let long = rig.status().unwrap().messages;
     let long = &long.iter().find(|told| told.message.code == Code::StorageUnavailable).unwrap().message.long;
     assert!(long.contains("nothing is mounted") && long.contains("links that eviction left"), "{long}");
-    assert_eq!(rig.command(&["status"]).1, 1, "trouble is an exit code");
+    let (page, _) = rig.command(&["status"]);
+    assert!(page.contains("ERROR   storage internal unavailable"), "{page}");
     rig.storage.mount_image();
     wait_until("it is back", || rig.health(0) == "ok");
     assert_eq!(fs::read(&oldest).unwrap(), content(0, MEGABYTE));
@@ -262,7 +263,7 @@ fn every_file_system_that_gets_full_is_told_once() {
     wait_until("full is told", || told() == [1, 1, 1]);
     let status = rig.status().unwrap();
     assert_eq!(status.storages[1].room.total_bytes, 40 << 20);
-    assert!(status.storages[1].room.free_bytes < 1 << 20);
+    assert!(status.storages[1].room.free_bytes < 2 << 20);
     assert!(status.storages[0].room.free_bytes > 1 << 30);
     // Nobody evicts there.
     assert_eq!(tree(&rig.stored_on(1, 0)).len() as u64, rig.counts_on(1).copied);
@@ -274,7 +275,7 @@ fn a_journal_in_trouble_lets_nothing_go() {
     if !is_root("a_journal_in_trouble_lets_nothing_go") {
         return;
     }
-    let state = Mount::tmpfs("size=3m");
+    let state = Mount::tmpfs("size=32m");
     let mut rig = Rig::prepare(Options { ppu_ramdisk: "size=32m", ..Options::default() });
     let config = fs::read_to_string(rig.ppu_config()).unwrap();
     let old = format!("state_dir = {:?}", rig.dir.path().join("ppu.state"));
@@ -288,7 +289,7 @@ fn a_journal_in_trouble_lets_nothing_go() {
     let mut file = File::create(&ballast).unwrap();
     while file.write_all(&[0; 4096]).is_ok() {}
     drop(file);
-    for n in 0..5000u64 {
+    for n in 0..3000u64 {
         write(rig.source(0), format!("small/{n}"), &content(n, 100));
     }
     wait_until("the journal's trouble is reported", || {
@@ -302,7 +303,7 @@ fn a_journal_in_trouble_lets_nothing_go() {
         rig.status().unwrap().daemon.uptime_s >= 4
     });
     fs::remove_file(ballast).unwrap();
-    wait_stored(&rig, 0, 5040);
+    wait_stored(&rig, 0, 3040);
     wait_until("the oldest has left", || is_link(&rig.landing(0).join(name(0))));
     assert_eq!(tree(&rig.stored(0)), tree(rig.source(0)));
     drop(rig);
