@@ -3,6 +3,7 @@
 mod bulletin;
 pub mod detector;
 mod engine;
+mod events;
 mod halves;
 mod hub;
 mod intake;

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::bulletin::{Bulletin, Wish};
 use super::engine::{self, EngineChoice};
+use super::events::{self, EventFeed};
 use super::halves::Halves;
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
@@ -42,9 +43,11 @@ use crate::model::shift_request::ShiftError;
 use crate::model::status::StatusReport;
 use crate::rooted::{Handed, Root, RootError, Staging, mount};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
+use crate::serve::hook;
 use crate::serve::ports::PortError;
+use crate::serve::ports::messages::Subjects;
 use crate::store::{self, writer::Writer};
-use crate::wire::handshake::{Key, PpuId};
+use crate::wire::handshake::{Key, PpuId, SOFTWARE};
 
 /// How long the end waits for a storage that hangs, and for the journal.
 const LAST_WAIT: Duration = Duration::from_secs(5);
@@ -151,6 +154,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let damaged = matches!(opened.origin, Origin::SetAside { .. });
 
     let (inputs, hub_inputs) = mpsc::channel();
+    let event_places = events::places(&config, &opened.loaded);
+    let event_base = opened.journal.event_base();
     let journal = journal::start(opened.journal, report_journal(inputs.clone()));
     let journal::Running { records, queries, thread: journal_thread } =
         journal.map_err(io_error("start the journal's thread"))?;
@@ -174,10 +179,14 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         writers.push(writer);
     }
     let bulletin = Bulletin::new(opened.loaded.messages);
+    let events = EventFeed::new(event_base, event_places);
+    let subjects =
+        Subjects { messages: bulletin.reader(), events: events.events(queries.clone()), software: SOFTWARE };
+    let hook = hook::start(events::hook(&config.hook), subjects.events.clone())
+        .map_err(io_error("start the hook's thread"))?;
     let history = config.history_max_entries as usize;
-    let ports = ports
-        .start(inputs.clone(), bulletin.reader(), history)
-        .map_err(io_error("start the thread of the ports"))?;
+    let ports =
+        ports.start(inputs.clone(), subjects, history).map_err(io_error("start the thread of the ports"))?;
     let (keeping, keepers) = keeping::start(&config, &staging, &ledger, &queries, &inputs)?;
     let hub = Hub {
         ledger,
@@ -191,6 +200,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         intake: intake.clone(),
         describe: describe(&config, engine.engine(), advice, keeping.describe()),
         bulletin,
+        events,
         keepers,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
@@ -229,6 +239,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         }
     }
     keeping.stop(deadline);
+    // Its programs are ending since the ledger has.
+    hook.stop();
     // It ends by itself within its own time, also when its disk hangs.
     let _ = journal_thread.join();
     served.map_err(io_error("run the control plane"))?
@@ -468,7 +480,7 @@ fn describe(
         })
         .collect();
     Box::new(move |report| {
-        report.daemon.software = crate::wire::handshake::SOFTWARE.to_owned();
+        report.daemon.software = SOFTWARE.to_owned();
         report.daemon.pid = std::process::id();
         report.daemon.uptime_s = began.elapsed().as_secs();
         report.daemon.engine = engine.to_string();

@@ -1,6 +1,7 @@
 //! The vocabulary and the rules, without IO and without a clock: time comes in as an argument.
 
 pub mod catalog;
+pub mod event;
 pub mod extra;
 pub mod file_version;
 pub mod half;
