@@ -7,6 +7,7 @@ mod control;
 mod daemon;
 mod demo;
 mod detector;
+mod journald;
 mod log_file;
 mod logging;
 mod machine;
