@@ -454,7 +454,7 @@ impl Drop for Mount {
 fn without_enough_watches_everything_is_listed_again_and_again() {
     let script =
         "echo 3 > /proc/sys/user/max_inotify_watches && exec \"$0\" --exact watch::tests::too_few_watches";
-    let mut unshare = std::process::Command::new("unshare");
+    let mut unshare = Command::new("unshare");
     unshare.args(["--user", "--map-root-user", "sh", "-c", script]).arg(std::env::current_exe().unwrap());
     let Ok(output) = unshare.env(TOO_FEW, "yes").output() else { return };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -58,16 +58,23 @@ pub fn check_all_stored(rig: &Rig) -> usize {
     let sources: Vec<_> = (0..rig.options.detectors).map(|d| tree(rig.source(d))).collect();
     // A close that the detector has not noticed yet is in no count: only the files themselves tell.
     let all_there = |d: usize| [rig.landing(d), rig.stored(d)].iter().all(|place| tree(place) == sources[d]);
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    // Many files take their time on a slow disk: patience ends when nothing moves any more.
+    let (mut moved, mut before) = (Instant::now(), rig.counts());
+    let mut pause = Duration::from_millis(5);
+    while moved.elapsed() < PATIENCE {
         let counts = rig.counts();
+        if counts != before {
+            (moved, before) = (Instant::now(), counts);
+        }
         let enough = |d: usize| names(&rig.stored(d)).len() >= sources[d].len();
         let detectors = || 0..sources.len();
         if counts.pending == 0 && counts.produced > 0 && detectors().all(enough) && detectors().all(all_there)
         {
             break;
         }
-        std::thread::park_timeout(Duration::from_millis(5));
+        // To ask costs the processor that is waited for.
+        std::thread::park_timeout(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
     }
     assert_eq!(rig.counts().pending, 0, "nothing is pending");
     for (detector, source) in sources.iter().enumerate() {
