@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use ppu_uringd::model::attention::problems;
 use ppu_uringd::model::status::{
-    Daemon, Health, Journal, Latency, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport, Storage,
+    Amount, Daemon, Health, Journal, Latency, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport, Storage,
 };
 use ppu_uringd::serve::control::{ControlSocket, Response};
 use tempfile::TempDir;
@@ -39,7 +40,7 @@ fn with_daemon(socket: &Path, report: StatusReport, client: impl FnOnce()) {
 }
 
 fn report() -> StatusReport {
-    StatusReport {
+    let report = StatusReport {
         version: STATUS_VERSION,
         at_ms: 1_785_542_399_000,
         daemon: Daemon {
@@ -61,11 +62,15 @@ fn report() -> StatusReport {
             in_flight: 0,
             pending: 3,
             rate: Rate::default(),
+            stored: Amount::default(),
         }],
         shifts: vec![],
         latency: Latency::default(),
+        fills: vec![],
+        problems: vec![],
         messages: vec![],
-    }
+    };
+    StatusReport { problems: problems(&report), ..report }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::model::ledger::Now;
 use crate::model::message::{Code, Message};
+use crate::model::observation::Raised;
 use crate::model::status::Told;
 use crate::model::teller::{Said, Teller};
 use crate::serve::control::{Answer, Response};
@@ -22,6 +23,8 @@ pub(super) struct Bulletin {
     /// Oldest first.
     kept: VecDeque<Told>,
     next_number: u64,
+    /// Since the daemon's start.
+    raised: Raised,
     followers: Vec<Follower>,
 }
 
@@ -47,12 +50,13 @@ impl Bulletin {
     pub(super) fn new(kept: Vec<Told>) -> Self {
         let last = kept.last().map_or(0, |told| told.number);
         let next_number = (last / NUMBERS_PER_START + 1).saturating_mul(NUMBERS_PER_START);
-        Self { teller: Teller::default(), kept: kept.into(), next_number, followers: Vec::new() }
+        Self { teller: Teller::default(), kept: kept.into(), next_number, raised: Raised::default(), followers: Vec::new() }
     }
 
     /// A message is raised; returns what is told now, for the journal.
     pub(super) fn raise(&mut self, now: Now, message: Message) -> Vec<Told> {
         tracing::debug!(code = %message.code, short = message.short, "raised: {}", message.long);
+        self.raised.count(message.code);
         let mut said = Vec::new();
         self.teller.raise(now.at, message, &mut said);
         self.tell(now, said)
@@ -75,6 +79,17 @@ impl Bulletin {
     /// The newest `count`, oldest first.
     pub(super) fn last(&self, count: usize) -> Vec<Told> {
         self.kept.iter().skip(self.kept.len().saturating_sub(count)).cloned().collect()
+    }
+
+    /// What has a higher number, of what is kept, oldest first.
+    pub(super) fn since(&self, number: u64) -> Vec<Told> {
+        let older = self.kept.partition_point(|told| told.number <= number);
+        self.kept.iter().skip(older).cloned().collect()
+    }
+
+    /// How many messages of each code there were.
+    pub(super) fn raised(&self) -> Raised {
+        self.raised
     }
 
     /// Answers with what was kept, and keeps those who want to hear more.

@@ -1,12 +1,15 @@
 //! Wiring and shutdown order of both roles; nothing else.
 
 mod bulletin;
+mod dashboard;
 pub mod detector;
 mod engine;
 mod hub;
 mod intake;
 mod key;
+mod limits;
 mod lock;
+mod lookout;
 pub mod ppu;
 mod releasing;
 mod restore;

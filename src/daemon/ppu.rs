@@ -9,34 +9,36 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ppu_config::{Direct, Ppu, StorageKind, Verify};
-use ppu_uring::Engine;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::bulletin::{Bulletin, Wish};
+use super::dashboard::Dashboard;
 use super::engine::{self, EngineChoice};
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
 use super::lock::{LockError, StateLock};
+use super::lookout::Lookout;
 use super::runtime;
 use super::verify::{self, Verifier};
 use super::waiting::Waiting;
 use super::which::Known;
-use super::{key, restore, shifts, signals};
+use super::{key, limits, restore, shifts, signals};
 use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
+use crate::model::history::{Sample, news};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
 use crate::model::record::LiveVersion;
 use crate::model::replica_path::TargetError;
 use crate::model::shift_request::ShiftError;
-use crate::model::status::StatusReport;
 use crate::rooted::{Handed, Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
+use crate::serve::http::HttpError;
 use crate::store::{self, writer::Writer};
 use crate::wire::handshake::{Key, PpuId};
 
@@ -89,6 +91,9 @@ pub enum PpuError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The dashboard.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// A storage that can never be written as it is configured.
     #[error("storage {id}: {reason}")]
     Storage {
@@ -113,6 +118,7 @@ pub enum PpuError {
 /// [`PpuError`]: nothing was started.
 pub fn run(config: Ppu) -> Result<(), PpuError> {
     signals::ignore_lease_and_pipe();
+    limits::raise_descriptors();
     let _lock = StateLock::take(&config.state_dir)?;
     let key = key::load(config.key_file.as_deref())?;
     let engine = engine::choose(config.engine)?;
@@ -122,6 +128,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     staging.sweep()?;
     check_ramdisk(&ramdisk);
     let control = ControlSocket::bind(&config.interfaces.control)?;
+    let dashboard = Dashboard::bind(&config.interfaces)?;
 
     let defaults = shifts::defaults(&config)?;
     let mut opened = open_journal(&config)?;
@@ -169,7 +176,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
-        describe: describe(&config, engine.engine()),
+        lookout: Lookout::new(&config, engine.engine()),
         bulletin: Bulletin::new(opened.loaded.messages),
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
@@ -188,10 +195,12 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let start_landing = start_landing(&config, &engine, &staging, inputs.clone());
     tracing::info!(shift, engine = %engine.engine(), "ppu-uringd ppu is running");
     let verifier = verifier(&config, queries);
+    let dashboard = dashboard.start(inputs.clone()).map_err(io_error("start the dashboard's thread"))?;
     intake::start_pipes(&config.interfaces, &handed, &inputs);
     let control = (control, verifier, intake);
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
+    dashboard.stop();
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
     let _ = inputs.send(Input::Stop);
     drop(inputs);
@@ -236,6 +245,10 @@ async fn serve(
         let input = match request {
             Request::Status => Input::Status(Box::new(move |report| {
                 drop(answer.send(Response::Status(Box::new(report))));
+            })),
+            Request::History { after_ms } => Input::History(Box::new(move |samples| {
+                let samples = news(&samples, after_ms).iter().map(|sample| Sample::clone(sample)).collect();
+                drop(answer.send(Response::History { samples }));
             })),
             Request::Add { path } => return intake.add(path, answer),
             Request::Await { file } => Input::Await(file, answer),
@@ -407,37 +420,6 @@ fn settings(config: &Ppu) -> Settings {
             })
             .collect(),
     }
-}
-
-/// Fills in what the ledger does not know.
-fn describe(config: &Ppu, engine: Engine) -> Box<dyn Fn(&mut StatusReport) + Send> {
-    let began = Instant::now();
-    let ramdisk = config.ramdisk.display().to_string();
-    let verify = config.verify == Verify::Publish;
-    let storages: Vec<(&str, String)> = config
-        .storages
-        .iter()
-        .map(|storage| {
-            let kind = match storage.kind {
-                StorageKind::Internal => "internal",
-                StorageKind::External => "external",
-                StorageKind::Optional => "optional",
-            };
-            (kind, storage.target.display().to_string())
-        })
-        .collect();
-    Box::new(move |report| {
-        report.daemon.software = crate::wire::handshake::SOFTWARE.to_owned();
-        report.daemon.pid = std::process::id();
-        report.daemon.uptime_s = began.elapsed().as_secs();
-        report.daemon.engine = engine.to_string();
-        report.daemon.verify = verify;
-        report.ramdisk.path.clone_from(&ramdisk);
-        for (storage, (kind, target)) in report.storages.iter_mut().zip(&storages) {
-            (*kind).clone_into(&mut storage.kind);
-            storage.target.clone_from(target);
-        }
-    })
 }
 
 fn check_ramdisk(ramdisk: &Root) {

@@ -1,11 +1,14 @@
 //! The vocabulary and the rules, without IO and without a clock: time comes in as an argument.
 
+pub mod attention;
 pub mod catalog;
 pub mod extra;
 pub mod file_version;
+pub mod history;
 pub mod job;
 pub mod ledger;
 pub mod message;
+pub mod observation;
 pub mod offer;
 pub mod pacing;
 pub mod path;
@@ -18,3 +21,5 @@ pub mod shift_report;
 pub mod shift_request;
 pub mod status;
 pub mod teller;
+pub mod times;
+pub mod units;

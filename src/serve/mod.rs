@@ -1,3 +1,4 @@
 //! How others look at a running daemon, and steer it.
 
 pub mod control;
+pub mod http;

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 pub mod daemon;
+pub mod http;
 pub mod mount;
 pub mod netns;
 pub mod oracle;

@@ -49,6 +49,8 @@ pub struct Options {
     pub storage_extra: String,
     /// Further storages.
     pub others: Vec<Other>,
+    /// The dashboard's port; else there is none.
+    pub http: Option<u16>,
     /// Where the PPU finds detector N, if not at its own port (a proxy).
     pub via: Option<u16>,
     /// Where the daemons run; else on loopback.
@@ -87,6 +89,7 @@ impl Default for Options {
             detector_extra: String::new(),
             storage_extra: String::new(),
             others: Vec::new(),
+            http: None,
             via: None,
             net: None,
         }
@@ -192,9 +195,10 @@ impl Rig {
         let dir = self.dir.path();
         std::fs::create_dir_all(dir.join("ppu.state")).unwrap();
         let ramdisk = self.ppu_ramdisk.path();
+        let http = self.options.http.map_or("off".to_owned(), |port| format!("127.0.0.1:{port}"));
         let mut text = format!(
             "state_dir = {:?}\nramdisk = {ramdisk:?}\nuid = {UID}\ngid = {GID}\nuser_dir = \"$UID_$GID\"\nkey_file = {:?}\n\
-             engine = {:?}\n{}\n[interfaces]\nstatus = \"off\"\nmessages = \"off\"\nhttp = \"off\"\nfile_pipe = \"off\"\n\
+             engine = {:?}\n{}\n[interfaces]\nstatus = \"off\"\nmessages = \"off\"\nhttp = \"{http}\"\nfile_pipe = \"off\"\n\
              control = {:?}\n",
             dir.join("ppu.state"),
             dir.join("key"),

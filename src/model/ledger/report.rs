@@ -3,16 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use hdrhistogram::Histogram;
-
 use super::detector::{Link as DetectorLink, Offer};
 use super::health::{Condition, Trouble};
 use super::{Ledger, Now};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::shift::ShiftId;
 use crate::model::status::{
-    Amount, Copies, Counts, Daemon, Detector, Health, Journal, Latency, Link, LinkState, Percentiles,
-    Ramdisk, Rate, Room, STATUS_VERSION, Shift, StatusReport, Storage,
+    Amount, Copies, Counts, Daemon, Detector, Fill, FillOf, Health, Journal, Latency, Link, LinkState, Percentiles, Ramdisk, Rate, Room, STATUS_VERSION, Shift, StatusReport, Storage,
 };
 
 impl Ledger {
@@ -44,11 +41,27 @@ impl Ledger {
             storages: (0..self.storages.len()).map(|s| self.report_storage(now, s)).collect(),
             shifts: self.report_shifts(),
             latency: Latency {
-                visible: percentiles(self.timing.visible.as_ref()),
-                stored: percentiles(self.timing.stored.as_ref()),
+                visible: self.timing.visible.percentiles(),
+                stored: self.internal_times(),
             },
+            fills: self.report_fills(),
+            problems: Vec::new(),
             messages: Vec::new(),
         }
+    }
+
+    fn internal_times(&self) -> Percentiles {
+        let internal = self.settings.storages.iter().position(|storage| storage.internal);
+        internal.map_or(Percentiles::default(), |internal| self.timing.stored[internal].percentiles())
+    }
+
+    /// In the order of [`rooms`](Self::rooms).
+    fn report_fills(&self) -> Vec<Fill> {
+        let detectors = self.settings.detectors.iter().filter(|detector| !detector.is_extra());
+        let detectors = detectors.map(|detector| (FillOf::Detector, detector.id.to_string()));
+        let places = [(FillOf::Ramdisk, String::new())].into_iter().chain(detectors);
+        let fill = |((of, name), room)| Fill { of, name, room, full_in_s: None };
+        places.zip(self.rooms()).map(fill).collect()
     }
 
     fn report_detector(&self, now: Now, index: usize) -> Detector {
@@ -77,7 +90,7 @@ impl Ledger {
             address: settings.address.clone(),
             link,
             backlog: Amount {
-                files: beat.backlog_files + (state.offers.len() + state.unresolved.len()) as u64,
+                files: state.backlog_files(),
                 bytes: beat.backlog_bytes + offered,
             },
             in_flight: state.wanted_files,
@@ -128,6 +141,7 @@ impl Ledger {
             in_flight: state.flying.len() as u64,
             pending,
             rate: Rate { files_per_s, bytes_per_s },
+            stored: state.meter.all,
         }
     }
 
@@ -164,17 +178,5 @@ impl Ledger {
             }
         }
         waiting
-    }
-}
-
-fn percentiles(histogram: Option<&Histogram<u64>>) -> Percentiles {
-    let Some(histogram) = histogram.filter(|histogram| !histogram.is_empty()) else {
-        return Percentiles::default();
-    };
-    Percentiles {
-        files: histogram.len(),
-        p50_us: histogram.value_at_quantile(0.5),
-        p99_us: histogram.value_at_quantile(0.99),
-        max_us: histogram.max(),
     }
 }

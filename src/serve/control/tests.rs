@@ -70,6 +70,8 @@ fn report() -> StatusReport {
         storages: vec![],
         shifts: vec![],
         latency: Latency::default(),
+        fills: vec![],
+        problems: vec![],
         messages: vec![],
     }
 }

@@ -1,0 +1,80 @@
+//! What the ledger does not know of the status, and how things were. Owned by the hub.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ppu_config::{Ppu, StorageKind, Verify};
+use ppu_uring::Engine;
+
+use crate::model::attention::problems;
+use crate::model::history::{History, Sample};
+use crate::model::ledger::{Ledger, Now};
+use crate::model::status::{Daemon, StatusReport, Told};
+
+/// See the module.
+pub struct Lookout {
+    began: Instant,
+    engine: Engine,
+    verify: bool,
+    ramdisk: String,
+    /// Kind and target of each storage.
+    storages: Vec<(&'static str, String)>,
+    history: History,
+}
+
+impl Lookout {
+    /// Of a daemon that starts now.
+    pub fn new(config: &Ppu, engine: Engine) -> Self {
+        let storages = config.storages.iter().map(|storage| {
+            let kind = match storage.kind {
+                StorageKind::Internal => "internal",
+                StorageKind::External => "external",
+                StorageKind::Optional => "optional",
+            };
+            (kind, storage.target.display().to_string())
+        });
+        Self {
+            began: Instant::now(),
+            engine,
+            verify: config.verify == Verify::Publish,
+            ramdisk: config.ramdisk.display().to_string(),
+            storages: storages.collect(),
+            history: History::default(),
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn pass(&mut self, ledger: &mut Ledger, now: Now) {
+        if self.history.is_due(now.at) {
+            self.history.push(now.at, ledger.sample(now));
+        }
+    }
+
+    /// How things were, oldest first.
+    pub(super) fn samples(&self) -> Vec<Arc<Sample>> {
+        self.history.samples()
+    }
+
+    /// How things are.
+    pub(super) fn report(&self, ledger: &Ledger, now: Now, messages: Vec<Told>) -> StatusReport {
+        let mut report = ledger.report(now);
+        report.daemon = Daemon {
+            software: crate::wire::handshake::SOFTWARE.to_owned(),
+            pid: std::process::id(),
+            uptime_s: now.at.saturating_duration_since(self.began).as_secs(),
+            engine: self.engine.to_string(),
+            verify: self.verify,
+        };
+        report.ramdisk.path.clone_from(&self.ramdisk);
+        for (storage, (kind, target)) in report.storages.iter_mut().zip(&self.storages) {
+            (*kind).clone_into(&mut storage.kind);
+            storage.target.clone_from(target);
+        }
+        for (place, fill) in report.fills.iter_mut().enumerate() {
+            fill.full_in_s = self.history.full_in(place).map(|time| time.as_secs());
+        }
+        report.problems = problems(&report);
+        report.messages = messages;
+        report
+    }
+}
