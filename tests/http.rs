@@ -6,7 +6,6 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
 
 use ppu_uringd::model::status::StatusReport;
 use serde_json::{Value, json};
@@ -76,7 +75,9 @@ fn metrics_count_what_happens_and_each_one_is_documented() {
     }
     assert!(now["ppu_uringd_close_to_visible_seconds_sum"] > 0.0);
     let mut last = 0.0;
-    for (name, count) in now.iter().filter(|(name, _)| name.starts_with("ppu_uringd_close_to_visible_seconds_bucket")) {
+    for (name, count) in
+        now.iter().filter(|(name, _)| name.starts_with("ppu_uringd_close_to_visible_seconds_bucket"))
+    {
         assert!(*count <= 20.0, "{name}");
         last = f64::max(last, *count);
     }
@@ -127,7 +128,8 @@ fn json_is_what_status_says_and_what_the_description_says() {
     wait_until("it is stored", || rig.counts().copied == 1);
     let description = get(port, "/api/v1/openapi.json").json();
     let check = |path: &str, answer: &Value| -> Result<(), String> {
-        let schema = &description["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+        let schema =
+            &description["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
         let mut schema = schema.clone();
         schema["components"] = description["components"].clone();
         let validator = jsonschema::draft202012::new(&schema).unwrap();
@@ -138,7 +140,9 @@ fn json_is_what_status_says_and_what_the_description_says() {
     });
     // A message, and something wrong.
     rig.detectors[0].take().unwrap().stop();
-    wait_until("it is told", || !get(port, "/api/v1/messages").json()["messages"].as_array().unwrap().is_empty());
+    wait_until("it is told", || {
+        !get(port, "/api/v1/messages").json()["messages"].as_array().unwrap().is_empty()
+    });
     for path in ["/api/v1/status", "/api/v1/history", "/api/v1/messages", "/api/v1/openapi.json"] {
         let answer = get(port, path);
         assert_eq!(answer.status, 200, "{path}");
@@ -156,7 +160,10 @@ fn json_is_what_status_says_and_what_the_description_says() {
             // What passes with time alone.
             report.at_ms = 0;
             report.daemon.uptime_s = 0;
-            report.problems.iter_mut().for_each(|problem| problem.text = problem.text.replace(char::is_numeric, ""));
+            report
+                .problems
+                .iter_mut()
+                .for_each(|problem| problem.text = problem.text.replace(char::is_numeric, ""));
             report.fills.iter_mut().for_each(|fill| fill.full_in_s = None);
             report.detectors[0].rate = Default::default();
             report.storages[0].rate = Default::default();
@@ -358,7 +365,10 @@ fn who_connects_and_says_nothing_keeps_nobody_out_for_long() {
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes);
-        assert!(text.is_empty() || text.starts_with("HTTP/1.1 503") || text.starts_with("HTTP/1.1 408"), "{text}");
+        assert!(
+            text.is_empty() || text.starts_with("HTTP/1.1 503") || text.starts_with("HTTP/1.1 408"),
+            "{text}"
+        );
     }
     assert!(rig.ppu.as_mut().unwrap().is_running());
 }
@@ -398,10 +408,15 @@ fn a_taken_port_is_one_clear_error_at_start() {
     let port = taken.local_addr().unwrap().port();
     let options = Options { http: Some(port), storage: "tmpfs", storage_megabytes: 64, ..Options::default() };
     let rig = Rig::prepare(options);
-    let mut ppu = Daemon::start_with("ppu", &rig.ppu_config(), |command| drop(command.stdin(Stdio::null())));
+    let mut ppu = Daemon::start("ppu", &rig.ppu_config());
     assert_eq!(ppu.wait().code(), Some(1));
     let log = ppu.log();
     let last = log.lines().last().unwrap();
-    assert!(last.starts_with(&format!("ppu-uringd: cannot listen on 127.0.0.1:{port} for HTTP: Address already in use")), "{log}");
+    assert!(
+        last.starts_with(&format!(
+            "ppu-uringd: cannot listen on 127.0.0.1:{port} for HTTP: Address already in use"
+        )),
+        "{log}"
+    );
     assert!(last.contains("interfaces.http") && last.contains("\"off\""), "{log}");
 }

@@ -50,7 +50,13 @@ impl Bulletin {
     pub(super) fn new(kept: Vec<Told>) -> Self {
         let last = kept.last().map_or(0, |told| told.number);
         let next_number = (last / NUMBERS_PER_START + 1).saturating_mul(NUMBERS_PER_START);
-        Self { teller: Teller::default(), kept: kept.into(), next_number, raised: Raised::default(), followers: Vec::new() }
+        Self {
+            teller: Teller::default(),
+            kept: kept.into(),
+            next_number,
+            raised: Raised::default(),
+            followers: Vec::new(),
+        }
     }
 
     /// A message is raised; returns what is told now, for the journal.

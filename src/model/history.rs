@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn what_has_begun_lately_counts_and_what_was_long_before_does_not() {
-        let idle_then_filling = (0..600).map(|_| (100_000, 90_000)).chain((0..15).map(|n| (100_000, 90_000 - 100 * n)));
+        let idle_then_filling =
+            (0..600).map(|_| (100_000, 90_000)).chain((0..15).map(|n| (100_000, 90_000 - 100 * n)));
         assert_eq!(full_in(idle_then_filling), Some(886));
     }
 

@@ -48,6 +48,8 @@ mod tests {
     fn each_code_counts_for_itself() {
         let mut raised = Raised::default();
         Code::ALL.into_iter().enumerate().for_each(|(n, code)| (0..n).for_each(|_| raised.count(code)));
-        assert!(raised.each().enumerate().all(|(n, (code, count))| count == n as u64 && code == Code::ALL[n]));
+        assert!(
+            raised.each().enumerate().all(|(n, (code, count))| count == n as u64 && code == Code::ALL[n])
+        );
     }
 }

@@ -27,7 +27,7 @@ pub fn connect(port: u16) -> TcpStream {
 
 /// As a browser asks.
 pub fn get(port: u16, path: &str) -> Answer {
-    say(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"))
+    say(port, format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"))
         .unwrap_or_else(|| panic!("{path} is not answered"))
 }
 

@@ -9,6 +9,7 @@ pub mod oracle;
 pub mod proxy;
 pub mod rig;
 pub mod several;
+pub mod terminal;
 
 use std::time::{Duration, Instant};
 

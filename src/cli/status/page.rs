@@ -91,7 +91,8 @@ fn amount(amount: Amount) -> String {
     }
 }
 
-pub(super) const STORAGE_HEAD: &[&str] = &["STORAGE", "KIND", "HEALTH", "TARGET", ">RATE", ">IN FLIGHT", ">PENDING"];
+pub(super) const STORAGE_HEAD: &[&str] =
+    &["STORAGE", "KIND", "HEALTH", "TARGET", ">RATE", ">IN FLIGHT", ">PENDING"];
 
 pub(super) fn storage_row(storage: &Storage, paint: Paint) -> Vec<Cell> {
     let health = match &storage.health {

@@ -25,12 +25,14 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) fn run(socket: &Path, colour: bool) -> Result<(), Failure> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return Err(Failure::Usage(
-            "--watch needs a terminal; for scripts there is --watch --json, one JSON object a second".to_owned(),
+            "--watch needs a terminal; for scripts there is --watch --json, one JSON object a second"
+                .to_owned(),
         ));
     }
     let signal = Arc::new(AtomicUsize::new(0));
     for number in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize).map_err(Failure::failed)?;
+        signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)
+            .map_err(Failure::failed)?;
     }
     let source = Source::start(socket.to_owned());
     with_terminal(|terminal| watch(terminal, &source, &signal, colour)).map_err(Failure::failed)?;
@@ -67,7 +69,8 @@ fn watch(
         }
         match event::read()? {
             Event::Key(key) if key.kind == KeyEventKind::Press => {
-                let interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+                let interrupt =
+                    key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
                 if interrupt || matches!(key.code, KeyCode::Char('q' | 'Q') | KeyCode::Esc) {
                     return Ok(());
                 }

@@ -9,7 +9,8 @@ use super::{Ledger, Now};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::shift::ShiftId;
 use crate::model::status::{
-    Amount, Copies, Counts, Daemon, Detector, Fill, FillOf, Health, Journal, Latency, Link, LinkState, Percentiles, Ramdisk, Rate, Room, STATUS_VERSION, Shift, StatusReport, Storage,
+    Amount, Copies, Counts, Daemon, Detector, Fill, FillOf, Health, Journal, Latency, Link, LinkState,
+    Percentiles, Ramdisk, Rate, Room, STATUS_VERSION, Shift, StatusReport, Storage,
 };
 
 impl Ledger {
@@ -40,10 +41,7 @@ impl Ledger {
                 .collect(),
             storages: (0..self.storages.len()).map(|s| self.report_storage(now, s)).collect(),
             shifts: self.report_shifts(),
-            latency: Latency {
-                visible: self.timing.visible.percentiles(),
-                stored: self.internal_times(),
-            },
+            latency: Latency { visible: self.timing.visible.percentiles(), stored: self.internal_times() },
             fills: self.report_fills(),
             problems: Vec::new(),
             messages: Vec::new(),
@@ -89,10 +87,7 @@ impl Ledger {
             id: settings.id.to_string(),
             address: settings.address.clone(),
             link,
-            backlog: Amount {
-                files: state.backlog_files(),
-                bytes: beat.backlog_bytes + offered,
-            },
+            backlog: Amount { files: state.backlog_files(), bytes: beat.backlog_bytes + offered },
             in_flight: state.wanted_files,
             no_room: state.files_without_room(),
             held: state.offers.values().filter(|offer| !self.has_begun(offer.shift)).count() as u64,

@@ -120,9 +120,8 @@ async fn messages(
     let codes = wish.code.split(',').filter(|code| !code.is_empty()).map(Code::from_str);
     let codes: Vec<Code> = codes.collect::<Result<_, _>>().map_err(Trouble::wrong)?;
     let seen = look(&board).await?;
-    let wanted = |told: &&Told| {
-        told.number > wish.since && (codes.is_empty() || codes.contains(&told.message.code))
-    };
+    let wanted =
+        |told: &&Told| told.number > wish.since && (codes.is_empty() || codes.contains(&told.message.code));
     Ok(json(&MessagesAnswer {
         last: seen.messages.back().map_or(0, |told| told.number),
         messages: seen.messages.iter().filter(wanted).collect(),
@@ -145,7 +144,8 @@ async fn description() -> Response {
 }
 
 async fn nothing(uri: Uri) -> Trouble {
-    let why = "there is nothing here; there are /, /metrics, /healthz and what /api/v1/openapi.json describes";
+    let why =
+        "there is nothing here; there are /, /metrics, /healthz and what /api/v1/openapi.json describes";
     let json = uri.path().starts_with("/api/");
     Trouble { status: StatusCode::NOT_FOUND, why: why.to_owned(), json }
 }

@@ -141,9 +141,7 @@ impl Frame {
         Self {
             status: event("status", None, &report),
             samples: samples.iter().map(|s| (s.at_ms, event("sample", None, &**s))).collect(),
-            messages: messages
-                .map(|told| (told.number, event("message", Some(told.number), told)))
-                .collect(),
+            messages: messages.map(|told| (told.number, event("message", Some(told.number), told))).collect(),
         }
     }
 }

@@ -81,7 +81,15 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_its_names() {
-        for host in ["localhost", "LocalHost:47197", "127.0.0.1", "127.0.0.1:80", "127.9.9.9:1", "[::1]", "[::1]:47197"] {
+        for host in [
+            "localhost",
+            "LocalHost:47197",
+            "127.0.0.1",
+            "127.0.0.1:80",
+            "127.9.9.9:1",
+            "[::1]",
+            "[::1]:47197",
+        ] {
             assert!(is_this_machine(host), "{host}");
         }
         for host in [

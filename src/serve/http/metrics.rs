@@ -63,50 +63,74 @@ const METRICS: &[Metric] = &[
             })
             .collect()
     }),
-    gauge("ppu_uringd_journal_writable", "1 while the journal can be written; 0: nothing is called stored.", |o| {
-        one(truth(o.report.journal == Journal::Ok))
-    }),
-    counter("ppu_uringd_messages", "Messages raised since the daemon's start, by code; also those that were only counted.", |o| {
-        o.raised.each().map(|(code, count)| (vec![("code", code.name().to_owned())], count)).collect()
-    }),
-    gauge("ppu_uringd_filesystem_size_bytes", "Size of a file system that may fill up: the PPU's ramdisk, a detector's, a storage.", |o| {
-        fills(o, |total, _| total)
-    }),
+    gauge(
+        "ppu_uringd_journal_writable",
+        "1 while the journal can be written; 0: nothing is called stored.",
+        |o| one(truth(o.report.journal == Journal::Ok)),
+    ),
+    counter(
+        "ppu_uringd_messages",
+        "Messages raised since the daemon's start, by code; also those that were only counted.",
+        |o| o.raised.each().map(|(code, count)| (vec![("code", code.name().to_owned())], count)).collect(),
+    ),
+    gauge(
+        "ppu_uringd_filesystem_size_bytes",
+        "Size of a file system that may fill up: the PPU's ramdisk, a detector's, a storage.",
+        |o| fills(o, |total, _| total),
+    ),
     gauge("ppu_uringd_filesystem_free_bytes", "Free room on it.", |o| fills(o, |_, free| free)),
     gauge("ppu_uringd_detector_connected", "1 while files can travel from this detector.", |o| {
         detectors(o, |d| truth(d.link.state == LinkState::Connected))
     }),
-    gauge("ppu_uringd_detector_backlog_files", "Files closed on the detector and not yet landed on the PPU.", |o| {
-        detectors(o, |d| d.backlog.files as f64)
-    }),
+    gauge(
+        "ppu_uringd_detector_backlog_files",
+        "Files closed on the detector and not yet landed on the PPU.",
+        |o| detectors(o, |d| d.backlog.files as f64),
+    ),
     gauge("ppu_uringd_detector_backlog_bytes", "Their size.", |o| detectors(o, |d| d.backlog.bytes as f64)),
     gauge("ppu_uringd_detector_in_flight_files", "Of the backlog: asked for, and on the way.", |o| {
         detectors(o, |d| d.in_flight as f64)
     }),
-    gauge("ppu_uringd_detector_waiting_for_room_files", "Of the backlog: waiting for room on the PPU's ramdisk.", |o| {
-        detectors(o, |d| d.no_room as f64)
-    }),
-    gauge("ppu_uringd_detector_held_files", "Of the backlog: held, because no known shift covers them.", |o| {
-        detectors(o, |d| d.held as f64)
-    }),
-    gauge("ppu_uringd_detector_skipped_files", "Symlinks, devices and sockets on the detector, which are not transferred.", |o| {
-        detectors(o, |d| d.skipped as f64)
-    }),
-    gauge("ppu_uringd_detector_clock_offset_seconds", "The detector's clock minus the PPU's; absent until it is measured.", |o| {
-        let measured = |d: &Detector| Some((of_detector(d), d.clock_offset_ms? / 1e3));
-        o.report.detectors.iter().filter_map(measured).collect()
-    }),
-    counter("ppu_uringd_detector_landed_files", "Files that landed, complete and verified, since the daemon's start.", |o| {
-        detectors(o, |d| d.landed.files)
-    }),
+    gauge(
+        "ppu_uringd_detector_waiting_for_room_files",
+        "Of the backlog: waiting for room on the PPU's ramdisk.",
+        |o| detectors(o, |d| d.no_room as f64),
+    ),
+    gauge(
+        "ppu_uringd_detector_held_files",
+        "Of the backlog: held, because no known shift covers them.",
+        |o| detectors(o, |d| d.held as f64),
+    ),
+    gauge(
+        "ppu_uringd_detector_skipped_files",
+        "Symlinks, devices and sockets on the detector, which are not transferred.",
+        |o| detectors(o, |d| d.skipped as f64),
+    ),
+    gauge(
+        "ppu_uringd_detector_clock_offset_seconds",
+        "The detector's clock minus the PPU's; absent until it is measured.",
+        |o| {
+            let measured = |d: &Detector| Some((of_detector(d), d.clock_offset_ms? / 1e3));
+            o.report.detectors.iter().filter_map(measured).collect()
+        },
+    ),
+    counter(
+        "ppu_uringd_detector_landed_files",
+        "Files that landed, complete and verified, since the daemon's start.",
+        |o| detectors(o, |d| d.landed.files),
+    ),
     counter("ppu_uringd_detector_landed_bytes", "Their size.", |o| detectors(o, |d| d.landed.bytes)),
-    counter("ppu_uringd_detector_released_files", "Files removed from the detector's ramdisk when they were safe, since its daemon's start.", |o| {
-        detectors(o, |d| d.released.files)
-    }),
+    counter(
+        "ppu_uringd_detector_released_files",
+        "Files removed from the detector's ramdisk when they were safe, since its daemon's start.",
+        |o| detectors(o, |d| d.released.files),
+    ),
     counter("ppu_uringd_detector_released_bytes", "Their size.", |o| detectors(o, |d| d.released.bytes)),
-    counter("ppu_uringd_detector_integrity_errors", "Files damaged on the way and sent again, since the daemon's start.", |o| {
-        detectors(o, |d| d.integrity_errors)
-    }),
+    counter(
+        "ppu_uringd_detector_integrity_errors",
+        "Files damaged on the way and sent again, since the daemon's start.",
+        |o| detectors(o, |d| d.integrity_errors),
+    ),
     gauge("ppu_uringd_storage_health", "1 for the state that the storage is in, 0 for the others.", |o| {
         let states = |storage: &Storage| {
             let of_state = |state: &'static str| {
@@ -118,54 +142,88 @@ const METRICS: &[Metric] = &[
         };
         o.report.storages.iter().flat_map(states).collect()
     }),
-    gauge("ppu_uringd_storage_pending_files", "Landed files that are not yet stored there, over all shifts.", |o| {
-        storages(o, |s| s.pending as f64)
+    gauge(
+        "ppu_uringd_storage_pending_files",
+        "Landed files that are not yet stored there, over all shifts.",
+        |o| storages(o, |s| s.pending as f64),
+    ),
+    gauge("ppu_uringd_storage_in_flight_files", "Copies that run now.", |o| {
+        storages(o, |s| s.in_flight as f64)
     }),
-    gauge("ppu_uringd_storage_in_flight_files", "Copies that run now.", |o| storages(o, |s| s.in_flight as f64)),
-    gauge("ppu_uringd_storage_failed_files", "Copies given up for now, over all remembered shifts; `ppu-uringd retry` takes them up again.", |o| {
-        storages(o, |s| {
-            let of_shift = |shift: &crate::model::status::Shift| {
-                shift.storages.iter().filter(|copies| copies.storage == s.id).map(|copies| copies.counts.failed).sum::<u64>()
-            };
-            o.report.shifts.iter().map(of_shift).sum::<u64>() as f64
-        })
-    }),
-    counter("ppu_uringd_storage_stored_files", "Files written there and synced, since the daemon's start.", |o| {
-        storages(o, |s| s.stored.files)
-    }),
-    counter("ppu_uringd_storage_stored_bytes", "Their size.", |o| storages(o, |s| s.stored.bytes)),
-    gauge("ppu_uringd_shift_start_time_seconds", "When the current shift began, in seconds since the epoch.", |o| {
-        o.report.shifts.last().map_or_else(Vec::new, |shift| one(shift.start_ms.0 as f64 / 1e3))
-    }),
-    gauge("ppu_uringd_shift_files", "Files of the current shift on each storage, by state; their sum is what its detectors produced.", |o| {
-        let copies = o.report.shifts.last().map(|shift| shift.storages.iter());
-        copies
-            .into_iter()
-            .flatten()
-            .flat_map(|copies| {
-                let counts = &copies.counts;
-                [
-                    ("pending", counts.pending),
-                    ("copied", counts.copied),
-                    ("failed", counts.failed),
-                    ("superseded", counts.superseded),
-                    ("lost", counts.lost),
-                ]
-                .map(|(state, count)| {
-                    (vec![("storage", copies.storage.clone()), ("state", state.to_owned())], count as f64)
-                })
+    gauge(
+        "ppu_uringd_storage_failed_files",
+        "Copies given up for now, over all remembered shifts; `ppu-uringd retry` takes them up again.",
+        |o| {
+            storages(o, |s| {
+                let of_shift = |shift: &crate::model::status::Shift| {
+                    shift
+                        .storages
+                        .iter()
+                        .filter(|copies| copies.storage == s.id)
+                        .map(|copies| copies.counts.failed)
+                        .sum::<u64>()
+                };
+                o.report.shifts.iter().map(of_shift).sum::<u64>() as f64
             })
-            .collect()
-    }),
-    gauge("ppu_uringd_lost_files", "Files that vanished from a detector before they had landed, over all remembered shifts.", |o| {
-        one(o.report.lost() as f64)
-    }),
-    histogram("ppu_uringd_close_to_visible_seconds", "From the close on the detector until the file is visible on the PPU's ramdisk.", |o| {
-        one(o.visible)
-    }),
-    histogram("ppu_uringd_close_to_stored_seconds", "From the close on the detector until the file is durable on the storage.", |o| {
-        o.report.storages.iter().zip(&o.stored).map(|(storage, times)| (of_storage(storage), *times)).collect()
-    }),
+        },
+    ),
+    counter(
+        "ppu_uringd_storage_stored_files",
+        "Files written there and synced, since the daemon's start.",
+        |o| storages(o, |s| s.stored.files),
+    ),
+    counter("ppu_uringd_storage_stored_bytes", "Their size.", |o| storages(o, |s| s.stored.bytes)),
+    gauge(
+        "ppu_uringd_shift_start_time_seconds",
+        "When the current shift began, in seconds since the epoch.",
+        |o| o.report.shifts.last().map_or_else(Vec::new, |shift| one(shift.start_ms.0 as f64 / 1e3)),
+    ),
+    gauge(
+        "ppu_uringd_shift_files",
+        "Files of the current shift on each storage, by state; their sum is what its detectors produced.",
+        |o| {
+            let copies = o.report.shifts.last().map(|shift| shift.storages.iter());
+            copies
+                .into_iter()
+                .flatten()
+                .flat_map(|copies| {
+                    let counts = &copies.counts;
+                    [
+                        ("pending", counts.pending),
+                        ("copied", counts.copied),
+                        ("failed", counts.failed),
+                        ("superseded", counts.superseded),
+                        ("lost", counts.lost),
+                    ]
+                    .map(|(state, count)| {
+                        (vec![("storage", copies.storage.clone()), ("state", state.to_owned())], count as f64)
+                    })
+                })
+                .collect()
+        },
+    ),
+    gauge(
+        "ppu_uringd_lost_files",
+        "Files that vanished from a detector before they had landed, over all remembered shifts.",
+        |o| one(o.report.lost() as f64),
+    ),
+    histogram(
+        "ppu_uringd_close_to_visible_seconds",
+        "From the close on the detector until the file is visible on the PPU's ramdisk.",
+        |o| one(o.visible),
+    ),
+    histogram(
+        "ppu_uringd_close_to_stored_seconds",
+        "From the close on the detector until the file is durable on the storage.",
+        |o| {
+            o.report
+                .storages
+                .iter()
+                .zip(&o.stored)
+                .map(|(storage, times)| (of_storage(storage), *times))
+                .collect()
+        },
+    ),
 ];
 
 const fn gauge(name: &'static str, help: &'static str, rows: fn(&Observation) -> Vec<Row<f64>>) -> Metric {

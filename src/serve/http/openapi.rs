@@ -35,9 +35,7 @@ fn describe() -> Value {
     };
     let json_answer = |schema: &schemars::Schema| json!({ "application/json": { "schema": schema } });
     let text = json!({ "text/plain": { "schema": { "type": "string" } } });
-    let query = |name: &str, what: &str, schema: Value| {
-        json!({ "name": name, "in": "query", "required": false, "description": what, "schema": schema })
-    };
+    let query = |name: &str, what: &str, schema: Value| json!({ "name": name, "in": "query", "required": false, "description": what, "schema": schema });
     json!({
         "openapi": "3.1.0",
         "info": {

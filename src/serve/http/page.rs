@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 const HTML: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
 /// Its parts, in the order in which they are read.
-const SCRIPT: &str = concat!(include_str!("page/format.js"), include_str!("page/chart.js"), include_str!("page/page.js"));
+const SCRIPT: &str =
+    concat!(include_str!("page/format.js"), include_str!("page/chart.js"), include_str!("page/page.js"));
 
 /// With its style and its script inside.
 pub(super) async fn page() -> Response {

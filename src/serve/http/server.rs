@@ -34,7 +34,8 @@ const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Out of descriptors: some will be free again soon.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\nretry-after: 10\r\n\
+const TURNED_AWAY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\nretry-after: 10\r\n\
     content-length: 50\r\nconnection: close\r\n\r\ntoo many clients are connected already: try again\n";
 
 /// Why there is no dashboard.
@@ -186,7 +187,11 @@ mod tests {
         });
         let start = Instant::now();
         dropped.await.unwrap();
-        assert!(start.elapsed() >= WRITE_WITHIN && start.elapsed() < 2 * WRITE_WITHIN, "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() >= WRITE_WITHIN && start.elapsed() < 2 * WRITE_WITHIN,
+            "{:?}",
+            start.elapsed()
+        );
         assert_eq!(board.seats.available_permits(), SUBSCRIBERS_MAX - 1, "its seat is free");
         timeout(10 * WRITE_WITHIN, reading).await.unwrap_err();
         assert!(!kept.is_finished());
@@ -240,7 +245,10 @@ mod tests {
         let first = HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = first.listener.local_addr().unwrap();
         let error = HttpServer::bind(address).unwrap_err().to_string();
-        assert!(error.contains(&address.to_string()) && error.contains("perhaps another ppu-uringd"), "{error}");
+        assert!(
+            error.contains(&address.to_string()) && error.contains("perhaps another ppu-uringd"),
+            "{error}"
+        );
         assert!(error.contains("interfaces.http"), "{error}");
     }
 }

@@ -23,7 +23,7 @@ const LABEL_COLUMNS: u16 = 34;
 /// Columns of a fill level's bar.
 const BAR_COLUMNS: usize = 30;
 /// What is wrong must not push everything else off the screen.
-const ATTENTION_ROWS_MAX: u16 = 8;
+const ATTENTION_ROWS_MAX: usize = 8;
 
 /// Draws all of it, the most important first; what does not fit is left out at the bottom.
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View, colour: bool, zone: &TimeZone) {
@@ -33,18 +33,19 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, colour: bool, zone: &Time
         let lines = vec![title("ppu-uringd", area.width), Line::raw(one_line(&text))];
         return frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
     };
-    let attention = attention(view, report);
-    let attention_rows =
-        (attention.line_count(area.width) as u16).clamp(1, ATTENTION_ROWS_MAX.min(area.height / 2).max(1));
+    let mut attention = attention(view, report, usize::from(area.width));
+    attention.truncate(ATTENTION_ROWS_MAX.min(usize::from(area.height / 2)).max(1));
     let paint = Paint(true);
-    let detectors = table(DETECTOR_HEAD, report.detectors.iter().map(|detector| detector_row(detector, paint)));
+    let detectors =
+        table(DETECTOR_HEAD, report.detectors.iter().map(|detector| detector_row(detector, paint)));
     let storages = table(STORAGE_HEAD, report.storages.iter().map(|storage| storage_row(storage, paint)));
-    let fills: Vec<Line<'_>> = report.fills.iter().filter(|fill| fill.room.total_bytes > 0).map(fill).collect();
+    let fills: Vec<Line<'_>> =
+        report.fills.iter().filter(|fill| fill.room.total_bytes > 0).map(fill).collect();
     let graphs = graphs(report, &view.samples);
     let graph_rows = graphs.len() as u16 * GRAPH_ROWS;
     let [head, wrong, links, disks, full, drawn, told] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(attention_rows + 1),
+        Constraint::Length(attention.len() as u16 + 1),
         Constraint::Length(detectors.len() as u16 + 1),
         Constraint::Length(storages.len() as u16 + 1),
         Constraint::Length(fills.len() as u16 + 1),
@@ -53,14 +54,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, colour: bool, zone: &Time
     ])
     .areas(area);
     frame.render_widget(title(&headline(report), area.width), head);
-    frame.render_widget(attention, wrong);
+    frame.render_widget(Paragraph::new(attention), wrong);
     frame.render_widget(Paragraph::new(detectors), links);
     frame.render_widget(Paragraph::new(storages), disks);
     frame.render_widget(Paragraph::new(fills), full);
-    for (graph, area) in graphs.iter().zip(Layout::vertical(vec![GRAPH_ROWS; graphs.len()]).split(drawn).iter()) {
+    for (graph, area) in
+        graphs.iter().zip(Layout::vertical(vec![GRAPH_ROWS; graphs.len()]).split(drawn).iter())
+    {
         graph.draw(frame, *area);
     }
-    let messages = report.messages.iter().rev().take(usize::from(told.height)).map(|told| message(told, zone));
+    let messages =
+        report.messages.iter().rev().take(usize::from(told.height)).map(|told| message(told, zone));
     frame.render_widget(Paragraph::new(messages.collect::<Vec<_>>()), told);
     if !colour {
         let all = frame.area();
@@ -81,23 +85,39 @@ fn title(text: &str, width: u16) -> Line<'static> {
     Line::from(format!("{text:<room$}{quit}")).reversed()
 }
 
-fn attention(view: &View, report: &StatusReport) -> Paragraph<'static> {
-    let silence = view.silence.iter().map(|reason| {
-        let text = format!("{} What follows is as it was then.", one_line(reason));
-        Line::from(vec!["NO NEWS ".bold().red(), Span::raw(text)])
+fn attention(view: &View, report: &StatusReport, width: usize) -> Vec<Line<'static>> {
+    let silence = view.silence.iter().flat_map(|reason| {
+        wrapped("NO NEWS ".bold().red(), &format!("{reason} What follows is as it was then."), width)
     });
-    let problems = report.problems.iter().map(|problem| {
+    let problems = report.problems.iter().flat_map(|problem| {
         let word = match problem.severity {
             Severity::Error => "ERROR   ".bold().red(),
             Severity::Warning => "WARNING ".yellow(),
         };
-        Line::from(vec![word, Span::raw(one_line(&problem.text))])
+        wrapped(word, &problem.text, width)
     });
     let mut lines: Vec<Line<'_>> = silence.chain(problems).collect();
     if lines.is_empty() {
         lines.push(Line::from("All well.".green()));
     }
-    Paragraph::new(lines).wrap(Wrap { trim: false })
+    lines
+}
+
+/// The text in as many lines as it needs, all beside the word.
+fn wrapped(word: Span<'static>, text: &str, width: usize) -> Vec<Line<'static>> {
+    let (indent, text) = (word.width(), one_line(text));
+    let room = width.saturating_sub(indent).max(1);
+    let mut pieces = vec![String::new()];
+    for part in text.split(' ') {
+        let piece = pieces.last_mut().filter(|piece| piece.chars().count() + part.chars().count() < room);
+        match piece {
+            Some(piece) => *piece += &format!("{}{part}", if piece.is_empty() { "" } else { " " }),
+            None => pieces.push(part.to_owned()),
+        }
+    }
+    let blank = Span::raw(" ".repeat(indent));
+    let starts = std::iter::once(word).chain(std::iter::repeat(blank));
+    starts.zip(pieces).map(|(start, piece)| Line::from(vec![start, Span::raw(piece)])).collect()
 }
 
 fn table(head: &[&str], rows: impl Iterator<Item = Vec<Cell>>) -> Vec<Line<'static>> {
@@ -138,7 +158,8 @@ fn fill(fill: &Fill) -> Line<'static> {
         format!("{name:<20} ").into(),
         "█".repeat(bar).fg(colour),
         "░".repeat(BAR_COLUMNS - bar).dark_gray(),
-        format!(" {:3.0} %, {} of {} free", used * 100.0, bytes(room.free_bytes), bytes(room.total_bytes)).into(),
+        format!(" {:3.0} %, {} of {} free", used * 100.0, bytes(room.free_bytes), bytes(room.total_bytes))
+            .into(),
     ];
     spans.extend(soon);
     Line::from(spans)
@@ -191,7 +212,10 @@ impl Graph {
             Layout::horizontal([Constraint::Length(LABEL_COLUMNS), Constraint::Min(0)]).areas(area);
         frame.render_widget(Paragraph::new(one_line(&self.label)), label);
         let from = self.values.len().saturating_sub(usize::from(bars.width));
-        frame.render_widget(Sparkline::default().data(&self.values[from..]).style(Style::new().fg(self.colour)), bars);
+        frame.render_widget(
+            Sparkline::default().data(&self.values[from..]).style(Style::new().fg(self.colour)),
+            bars,
+        );
     }
 }
 

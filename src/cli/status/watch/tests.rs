@@ -68,9 +68,8 @@ fn the_most_important_first() {
     assert!(shown.contains("1970-01-01 00:00:00 DATA_LOST run7/a_001.cbf  It vanished."), "{shown}");
 
     let report = view.report.as_mut().unwrap();
-    report.problems = (0..50)
-        .map(|n| Problem { severity: Severity::Error, text: format!("number {n} \x1b[2J") })
-        .collect();
+    report.problems =
+        (0..50).map(|n| Problem { severity: Severity::Error, text: format!("number {n} \x1b[2J") }).collect();
     let shown = text(&view, 120, 30);
     assert!(shown.contains("ERROR   number 0") && !shown.contains("All well."), "{shown}");
     assert!(shown.contains("10.10.10.11:49371"), "not pushed off the screen: {shown}");
@@ -92,7 +91,12 @@ fn without_colours_there_are_none_and_no_size_is_too_small() {
     view.samples = (0..700).map(|n| sample(n * 1000, n as f64)).collect();
     let is_plain = |colour| {
         let terminal = screen(&view, 100, 30, colour);
-        terminal.backend().buffer().content().iter().all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset)
+        terminal
+            .backend()
+            .buffer()
+            .content()
+            .iter()
+            .all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset)
     };
     assert!(is_plain(false) && !is_plain(true));
     for (width, height) in [(1, 1), (1, 50), (200, 1), (10, 5), (35, 12), (500, 200)] {
@@ -113,7 +117,10 @@ fn a_panic_gives_the_terminal_back() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("typescript");
     let itself = std::env::current_exe().unwrap();
-    let test = format!("{} --exact cli::status::watch::tests::a_panic_behind_the_screen --nocapture; stty -a", itself.display());
+    let test = format!(
+        "{} --exact cli::status::watch::tests::a_panic_behind_the_screen --nocapture; stty -a",
+        itself.display()
+    );
     let status = Command::new("script")
         .args(["-q", "-e", "-c", &test])
         .arg(&log)
