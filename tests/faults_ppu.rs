@@ -10,7 +10,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use ppu_uringd::model::status::{Health, Journal};
-use support::mount::Mount;
+use support::mount::{Frozen, Mount};
 use support::oracle::{check_all_stored, names, write};
 use support::rig::{Options, Rig};
 use support::{content, is_root, wait_until};
@@ -203,6 +203,40 @@ fn row_50_journal_disk_full() {
     assert!(rig.counts().pending > 0, "what is not in the journal is not stored: {:?}", rig.counts());
     std::fs::remove_file(ballast).unwrap();
     assert_eq!(check_all_stored(&rig), 5001);
+}
+
+/// Row 50: the journal's disk hangs: likewise, and everything is stored when it answers.
+#[test]
+fn row_50_journal_disk_hangs() {
+    if !is_root("row_50_journal_disk_hangs") {
+        return;
+    }
+    let state = Mount::image("ext4", 64);
+    let mut rig = Rig::prepare(Options::default());
+    let config = std::fs::read_to_string(rig.ppu_config()).unwrap();
+    let old = format!("state_dir = {:?}", rig.dir.path().join("ppu.state"));
+    std::fs::write(rig.ppu_config(), config.replace(&old, &format!("state_dir = {:?}", state.path())))
+        .unwrap();
+    rig.start_detector(0);
+    rig.start_ppu();
+    rig.wait_linked();
+    write(rig.source(0), "before", b"before");
+    check_all_stored(&rig);
+    let frozen = Frozen::new(state.path());
+    for n in 0..200u64 {
+        write(rig.source(0), format!("run/{n}"), &content(n, 10_000));
+    }
+    wait_until("everything has landed and is copied", || names(&rig.stored(0)).len() == 201);
+    wait_until("the journal's trouble is reported", || {
+        matches!(rig.status().unwrap().journal, Journal::Error { .. })
+    });
+    let counts = rig.counts();
+    assert_eq!((counts.copied, counts.pending), (1, 200), "what is not in the journal is not stored");
+    drop(frozen);
+    assert_eq!(check_all_stored(&rig), 201);
+    assert_eq!(rig.status().unwrap().journal, Journal::Ok);
+    drop(rig);
+    drop(state);
 }
 
 /// A user may chmod or link a landed image before it is stored: the content is the same, so it is stored.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use ppu_uringd::model::attention::problems;
+use ppu_uringd::model::half::Paused;
 use ppu_uringd::model::status::{
     Amount, Daemon, Health, Journal, Latency, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport, Storage,
 };
@@ -52,6 +53,7 @@ fn report() -> StatusReport {
         },
         ramdisk: Ramdisk { path: "/ramdisk".to_owned(), room: Room { total_bytes: 9, free_bytes: 4 } },
         journal: Journal::Ok,
+        paused: Paused::default(),
         detectors: vec![],
         storages: vec![Storage {
             id: "internal".to_owned(),

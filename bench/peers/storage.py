@@ -103,21 +103,31 @@ def store_fio(disk, files):
     """fio: fresh files of (nearly) the same size, O_DIRECT, one write a file, fsync on close, as many in flight."""
     disk.fresh()
     disk.mount()
-    size = (files.size + 4095) // 4096 * 4096
-    per_job = files.count // QUEUE_DEPTH
     try:
-        command = [
-            "fio", "--name=store", f"--directory={disk.mountpoint}", "--ioengine=psync", "--direct=1", "--rw=write",
-            f"--numjobs={QUEUE_DEPTH}", "--thread", "--group_reporting", f"--nrfiles={per_job}", f"--filesize={size}", f"--bs={size}",
-            "--create_on_open=1", "--fallocate=none", "--fsync_on_close=1", "--file_service_type=sequential",
-            "--openfiles=1", "--output-format=json",
-        ]  # fmt: skip
-        output = subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout
+        output = subprocess.run(fio_command(disk, files), check=True, capture_output=True, text=True, cwd="/").stdout
     finally:
         disk.unmount()
+    return fio_result(output, files)
+
+
+def fio_command(disk, files):
+    size = fio_size(files)
+    return [
+        "fio", "--name=store", f"--directory={disk.mountpoint}", "--ioengine=psync", "--direct=1", "--rw=write",
+        f"--numjobs={QUEUE_DEPTH}", "--thread", "--group_reporting", f"--nrfiles={files.count // QUEUE_DEPTH}", f"--filesize={size}",
+        f"--bs={size}", "--create_on_open=1", "--fallocate=none", "--fsync_on_close=1", "--file_service_type=sequential",
+        "--openfiles=1", "--output-format=json",
+    ]  # fmt: skip
+
+
+def fio_result(output, files):
     job = json.loads(output[output.index("{") :])["jobs"][0]
     written = job["write"]
-    if written["io_bytes"] != per_job * QUEUE_DEPTH * size:
+    if written["io_bytes"] != files.count // QUEUE_DEPTH * QUEUE_DEPTH * fio_size(files):
         raise RuntimeError(f"fio wrote {written['io_bytes']} bytes")
     seconds = written["io_bytes"] / written["bw_bytes"]
     return Store(seconds, written["io_bytes"], (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000)
+
+
+def fio_size(files):
+    return (files.size + 4095) // 4096 * 4096

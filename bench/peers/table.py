@@ -16,7 +16,22 @@ def table(report):
         parts.append(live_table(report["live"]))
     if "store" in report:
         parts.append(store_table(report["store"]))
+    if "storages" in report:
+        parts.append(storages_table(report["storages"]))
     return "\n\n".join(parts)
+
+
+def storages_table(report):
+    speed = {who: median(gigabytes_per_second(run) for run in runs) for who, runs in report["results"].items()}
+    rows = [("", "GB/s", "x fio")]
+    rows += [(who, f"{value:.2f}", f"{value / speed['fio, O_DIRECT']:.2f}") for who, value in speed.items()]
+    head = f"three storages at once, {report['files']} x {report['size'] / 1e6:.1f} MB to each ({report['file_system']}, loop devices)"
+    landing = [("close to visible, beside", "p50", "p99", "x")]
+    of = lambda trouble, key: median(run[trouble][key] for run in report["landing"])
+    for trouble, what in (("none", "three storages"), ("hung", "one that hangs"), ("slow", "one that is 100 times slower")):
+        p50, p99 = of(trouble, "p50_us"), of(trouble, "p99_us")
+        landing.append((what, f"{p50 / 1e3:.2f} ms", f"{p99 / 1e3:.2f} ms", f"{p99 / of('none', 'p99_us'):.2f}"))
+    return f"{head}\n{aligned(rows)}\n\n{aligned(landing)}"
 
 
 def drain_table(name, results):

@@ -11,6 +11,7 @@ mod log_file;
 mod logging;
 mod machine;
 mod messages;
+mod pause;
 mod ppu;
 mod retry;
 mod shift;
@@ -48,7 +49,9 @@ enum Command {
     Demo(demo::Args),
     Detector(detector::Args),
     Messages(messages::Args),
+    Pause(pause::PauseArgs),
     Ppu(ppu::Args),
+    Resume(pause::ResumeArgs),
     Retry(retry::Args),
     #[command(subcommand)]
     Shift(shift::Command),
@@ -101,7 +104,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
         Command::Messages(args) => messages::run(&args),
+        Command::Pause(args) => pause::pause(&args),
         Command::Ppu(args) => ppu::run(&args),
+        Command::Resume(args) => pause::resume(&args),
         Command::Retry(args) => retry::run(&args),
         Command::Shift(command) => shift::run(&command),
         Command::Simulate(args) => simulate::run(&args),

@@ -18,9 +18,9 @@ pub(super) struct Dashboard(Option<HttpServer>);
 pub(super) struct Served(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
 
 impl Dashboard {
-    /// Listens as configured.
-    pub(super) fn bind(config: &Interfaces) -> Result<Self, HttpError> {
-        config.http.map(HttpServer::bind).transpose().map(Self)
+    /// Listens as configured. So many `descriptors` are allowed to this process.
+    pub(super) fn bind(config: &Interfaces, descriptors: u64) -> Result<Self, HttpError> {
+        config.http.map(|address| HttpServer::bind(address, descriptors)).transpose().map(Self)
     }
 
     /// Starts its thread.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use super::bulletin::{Bulletin, Wish};
+use super::halves::Halves;
 use super::intake::{Intake, TakenIn};
 use super::lookout::Lookout;
 use super::shifts::{Reply, Shifts};
@@ -15,6 +16,7 @@ use super::which::Known;
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex};
+use crate::model::half::{Half, Switched};
 use crate::model::history::Sample;
 use crate::model::job::CopyJob;
 use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
@@ -73,6 +75,8 @@ pub enum Input {
     StartShift(ShiftRequest, Reply<Result<Started, String>>),
     /// The last shifts, that many.
     Shifts(usize, Reply<Vec<ShiftReport>>),
+    /// Half of the work is to be paused, or (`false`) to go on.
+    Switch(Half, bool, Reply<Switched>),
     /// Something to tell people that follows from no fact.
     Tell(Message),
     /// The end.
@@ -105,6 +109,8 @@ pub struct Hub {
     pub known: Known,
     /// Who waits for a shift to begin.
     pub shifts: Shifts,
+    /// Who waits for a pause to be kept.
+    pub halves: Halves,
 }
 
 /// A session's ear.
@@ -128,6 +134,7 @@ impl Hub {
             self.obey(&mut orders);
             self.waiting.committed(&self.ledger);
             self.shifts.answer(&self.ledger, now);
+            self.halves.answer(&self.ledger, now);
             let wake = self.ledger.pause_ends(now).map_or(next_tick, |end| end.min(next_tick));
             let mut input = match inputs.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(input) => Some(input),
@@ -158,6 +165,9 @@ impl Hub {
                         self.shifts.start(&mut self.ledger, now, &request, reply, &mut orders);
                     }
                     Input::Shifts(count, reply) => reply(self.shifts.list(&self.ledger, count)),
+                    Input::Switch(half, pause, reply) => {
+                        self.halves.switch(&mut self.ledger, now, (half, pause), reply, &mut orders);
+                    }
                     Input::Tell(message) => orders.push(Order::Tell(message)),
                     Input::Notice(notice) => self.notice(notice, &mut orders),
                     Input::Fact(fact) => self.fact(fact, &mut orders),
@@ -183,7 +193,8 @@ impl Hub {
         let told = self.bulletin.pass(now);
         self.keep(told);
         for (storage, steps) in self.steps.iter().enumerate() {
-            let fact = Fact::Steps { storage: StorageIndex(storage as u16), steps: steps.count() };
+            let storage = StorageIndex(storage as u16);
+            let fact = Fact::Steps { storage, steps: steps.count(), reads: steps.reads() };
             self.ledger.apply(now, fact, orders);
         }
     }

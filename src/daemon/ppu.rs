@@ -15,10 +15,12 @@ use tokio::task::JoinSet;
 use super::bulletin::{Bulletin, Wish};
 use super::dashboard::Dashboard;
 use super::engine::{self, EngineChoice};
+use super::halves::Halves;
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
 use super::lock::{LockError, StateLock};
 use super::lookout::Lookout;
+use super::ports;
 use super::runtime;
 use super::verify::{self, Verifier};
 use super::waiting::Waiting;
@@ -29,6 +31,7 @@ use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
+use crate::model::half::Half;
 use crate::model::history::{Sample, news};
 use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
@@ -39,6 +42,7 @@ use crate::model::shift_request::ShiftError;
 use crate::rooted::{Handed, Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
 use crate::serve::http::HttpError;
+use crate::serve::ports::PortError;
 use crate::store::{self, writer::Writer};
 use crate::wire::handshake::{Key, PpuId};
 
@@ -94,6 +98,9 @@ pub enum PpuError {
     /// The dashboard.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// A port.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// A storage that can never be written as it is configured.
     #[error("storage {id}: {reason}")]
     Storage {
@@ -118,7 +125,6 @@ pub enum PpuError {
 /// [`PpuError`]: nothing was started.
 pub fn run(config: Ppu) -> Result<(), PpuError> {
     signals::ignore_lease_and_pipe();
-    limits::raise_descriptors();
     let _lock = StateLock::take(&config.state_dir)?;
     let key = key::load(config.key_file.as_deref())?;
     let engine = engine::choose(config.engine)?;
@@ -128,7 +134,9 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     staging.sweep()?;
     check_ramdisk(&ramdisk);
     let control = ControlSocket::bind(&config.interfaces.control)?;
-    let dashboard = Dashboard::bind(&config.interfaces)?;
+    let descriptors = limits::raise_descriptor_limit();
+    let dashboard = Dashboard::bind(&config.interfaces, descriptors)?;
+    let ports = ports::bind(&config.interfaces, descriptors)?;
 
     let defaults = shifts::defaults(&config)?;
     let mut opened = open_journal(&config)?;
@@ -166,6 +174,11 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         steps.push(writer.steps());
         writers.push(writer);
     }
+    let bulletin = Bulletin::new(opened.loaded.messages);
+    let history = config.history_max_entries as usize;
+    let ports = ports
+        .start(inputs.clone(), bulletin.reader(), history)
+        .map_err(io_error("start the thread of the ports"))?;
     let hub = Hub {
         ledger,
         ramdisk: Arc::clone(&ramdisk),
@@ -177,9 +190,10 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
         lookout: Lookout::new(&config, engine.engine()),
-        bulletin: Bulletin::new(opened.loaded.messages),
+        bulletin,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
+        halves: Halves::default(),
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())
@@ -205,6 +219,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let _ = inputs.send(Input::Stop);
     drop(inputs);
     let _ = hub_thread.join();
+    ports.stop();
     let deadline = Instant::now() + LAST_WAIT;
     for writer in writers {
         if !writer.stop(deadline.saturating_duration_since(Instant::now())) {
@@ -273,6 +288,8 @@ async fn serve(
                     }));
                 }),
             ),
+            Request::Pause { half } => switch(half, true, answer),
+            Request::Resume { half } => switch(half, false, answer),
             Request::Shifts { last } => Input::Shifts(
                 usize::try_from(last).unwrap_or(usize::MAX),
                 Box::new(move |shifts| drop(answer.send(Response::Shifts(shifts)))),
@@ -301,6 +318,10 @@ async fn serve(
         links.shutdown().await;
     }
     Ok(())
+}
+
+fn switch(half: Half, pause: bool, answer: Answer) -> Input {
+    Input::Switch(half, pause, Box::new(move |switched| drop(answer.send(Response::Switched(switched)))))
 }
 
 fn start_landing(

@@ -12,7 +12,7 @@ use crate::model::status::Told;
 
 use super::JournalError;
 use super::database::{Database, Names, sqlite};
-use super::rows::{CopyRow, TallyRow, VersionRow, int, unfit, write_shift};
+use super::rows::{CopyRow, TallyRow, VersionRow, int, unfit, write_pause, write_shift};
 
 /// Messages that are kept.
 pub const MESSAGES_KEPT: i64 = 1000;
@@ -58,9 +58,9 @@ impl Database {
     }
 }
 
-/// *Stored* allows others to delete; a shift says whose files are.
+/// *Stored* allows others to delete; a shift says whose files are; who has paused something was told that it stays so.
 fn must_survive_power_cut(record: &Record) -> bool {
-    matches!(record, Record::Stored { .. } | Record::Shift(_))
+    matches!(record, Record::Stored { .. } | Record::Shift(_) | Record::Paused { .. })
 }
 
 /// A transaction in the making.
@@ -122,6 +122,7 @@ impl Change<'_> {
                 Ok(())
             }
             Record::Message(told) => self.message(told),
+            Record::Paused { half, since_ms } => write_pause(self.connection, *half, *since_ms),
         }
     }
 

@@ -92,6 +92,12 @@ const MIGRATIONS: [&str; 2] = [
     "
     -- Messages that it stands for.
     ALTER TABLE message ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
+    -- What people have paused; since_ms NULL: it goes on.
+    CREATE TABLE pause (
+        half TEXT PRIMARY KEY,
+        since_ms INTEGER,
+        seal INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::half::Half;
 use super::status::{Detector, Health, Journal, LinkState, Room, StatusReport, Storage};
 use super::units::{bytes, count, duration, offset, one_line};
 
@@ -38,6 +39,9 @@ pub fn problems(report: &StatusReport) -> Vec<Problem> {
             "journal: {reason}. Files land and are copied, but none is called stored; see to its disk"
         )));
     }
+    for half in Half::ALL {
+        found.extend(of_half(half, report));
+    }
     for storage in &report.storages {
         found.extend(of_storage(storage, report.at_ms));
     }
@@ -67,6 +71,13 @@ pub fn problems(report: &StatusReport) -> Vec<Problem> {
     }
     found.sort_by_key(|problem| problem.severity);
     found
+}
+
+/// Somebody wanted it so; nothing flows all the same.
+fn of_half(half: Half, report: &StatusReport) -> Option<Problem> {
+    let since = duration(report.at_ms.saturating_sub(report.paused.since(half)?));
+    let effect = half.while_paused();
+    Some(error(format!("{half} is paused for {since}: {effect}. To go on: ppu-uringd resume {half}")))
 }
 
 fn of_storage(storage: &Storage, now_ms: i64) -> Option<Problem> {

@@ -4,6 +4,7 @@ pub mod attention;
 pub mod catalog;
 pub mod extra;
 pub mod file_version;
+pub mod half;
 pub mod history;
 pub mod job;
 pub mod ledger;

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attention::Problem;
+use super::half::Paused;
 use super::ledger::Tally;
 use super::message::Message;
 use super::shift::ShiftId;
@@ -26,6 +27,9 @@ pub struct StatusReport {
     pub ramdisk: Ramdisk,
     /// Whether state survives a crash.
     pub journal: Journal,
+    /// What people have paused.
+    #[serde(default)]
+    pub paused: Paused,
     /// As configured.
     pub detectors: Vec<Detector>,
     /// As configured.

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::copy::{disk_outcome, of_errno};
 use super::mount::Place;
+use super::writer::Steps;
 use crate::model::file_version::{Hash, StorageIndex};
 use crate::model::job::{CopyJob, CopyOutcome, Source};
 use crate::model::path::RelPath;
@@ -44,7 +45,7 @@ pub(super) struct Fetched {
 
 impl Fetcher {
     /// Starts the thread; it ends by itself some time after this is dropped.
-    pub(super) fn start(storage: &str, waker: Waker) -> io::Result<Self> {
+    pub(super) fn start(storage: &str, waker: Waker, steps: Steps) -> io::Result<Self> {
         let (wanted, wants) = channel::<Wanted>();
         let (report, fetched) = channel();
         std::thread::Builder::new().name(format!("fetch {storage}")).spawn(move || {
@@ -52,7 +53,9 @@ impl Fetcher {
             let _ = rustix::process::setpriority_process(None, NICE);
             for wanted in wants {
                 let Wanted { id, .. } = wanted;
-                let result = fetch(&wanted);
+                steps.read();
+                let result = fetch(&wanted, &steps);
+                steps.read();
                 // Closed before anybody hears of it.
                 drop(wanted);
                 if report.send(Fetched { id, result }).is_err() {
@@ -95,10 +98,10 @@ enum Unfit {
     Target(CopyOutcome),
 }
 
-fn fetch(wanted: &Wanted) -> Result<(), CopyOutcome> {
+fn fetch(wanted: &Wanted, steps: &Steps) -> Result<(), CopyOutcome> {
     let mut first = None;
     for (_, place) in &wanted.sources {
-        match fetch_from(wanted, place) {
+        match fetch_from(wanted, place, steps) {
             Ok(()) => return Ok(()),
             Err(Unfit::Target(outcome)) => return Err(outcome),
             // That a storage cannot be read now weighs more than that another has lost its copy: there is hope.
@@ -109,7 +112,7 @@ fn fetch(wanted: &Wanted) -> Result<(), CopyOutcome> {
     Err(first.unwrap_or_else(|| CopyOutcome::SourceLost(format!("{} is on no other storage", wanted.at))))
 }
 
-fn fetch_from(wanted: &Wanted, place: &Place) -> Result<(), Unfit> {
+fn fetch_from(wanted: &Wanted, place: &Place, steps: &Steps) -> Result<(), Unfit> {
     let unavailable = |text: String| Unfit::Source(CopyOutcome::NotNow(text));
     let lost = |text: String| Unfit::Source(CopyOutcome::SourceLost(text));
     let root = place.open_as_is().map_err(|gone| unavailable(gone.0))?;
@@ -136,6 +139,7 @@ fn fetch_from(wanted: &Wanted, place: &Place) -> Result<(), Unfit> {
             Unfit::Target(disk_outcome(of_errno(errno, format!("write the copy of {}: {errno}", shown()))))
         })?;
         at += count as u64;
+        steps.read();
     }
     // The hash is over all that was read and written: it decides, whatever the file says that it is.
     let hash: Hash = hasher.finish_128().into();

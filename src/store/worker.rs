@@ -173,7 +173,7 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             Err(setback) => return self.set_back(job, Via::Cache, second_try, setback),
         };
         if self.fetcher.is_none() {
-            match Fetcher::start(&self.settings.id, self.waker.clone()) {
+            match Fetcher::start(&self.settings.id, self.waker.clone(), self.steps.clone()) {
                 Ok(fetcher) => self.fetcher = Some(fetcher),
                 Err(error) => {
                     let text = format!("start a thread that reads {}: {error}", job.to);

@@ -58,7 +58,11 @@ pub struct Writer {
 
 /// What a writer's thread has done so far, counted: while it has work and the count stands still, the storage hangs.
 #[derive(Debug, Clone, Default)]
-pub struct Steps(Arc<AtomicU64>);
+pub struct Steps {
+    writing: Arc<AtomicU64>,
+    /// Of the thread that reads other storages for this one.
+    reading: Arc<AtomicU64>,
+}
 
 /// Takes copies for a writer, from any thread. Never waits.
 #[derive(Debug, Clone)]
@@ -142,11 +146,20 @@ impl Writer {
 impl Steps {
     /// So many until now.
     pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.writing.load(Ordering::Relaxed)
+    }
+
+    /// And so many in reading other storages.
+    pub fn reads(&self) -> u64 {
+        self.reading.load(Ordering::Relaxed)
     }
 
     pub(super) fn step(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.writing.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) {
+        self.reading.fetch_add(1, Ordering::Relaxed);
     }
 }
 

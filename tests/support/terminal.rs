@@ -1,6 +1,7 @@
 //! The real binary in a pseudo-terminal, and what it shows there.
 
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -39,7 +40,7 @@ impl Terminal {
             .spawn()
             .unwrap();
         let outside = std::fs::File::from(master);
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(size_of(rows), size_of(columns), 0)));
         let (mut reader, shown) = (outside.try_clone().unwrap(), Arc::clone(&screen));
         std::thread::spawn(move || {
             let mut bytes = [0; 65536];
@@ -64,7 +65,7 @@ impl Terminal {
     }
 
     pub fn resize(&mut self, rows: u16, columns: u16) {
-        self.screen.lock().unwrap().screen_mut().set_size(rows, columns);
+        self.screen.lock().unwrap().screen_mut().set_size(size_of(rows), size_of(columns));
         let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&self.outside, size).unwrap();
     }
@@ -91,6 +92,10 @@ impl Terminal {
         let same = tcgetattr(&self.inside).unwrap() == self.before;
         same && !screen.alternate_screen() && !screen.hide_cursor()
     }
+}
+
+fn size_of(number: u16) -> NonZero<u16> {
+    NonZero::new(number).unwrap()
 }
 
 impl Drop for Terminal {

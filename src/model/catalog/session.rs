@@ -74,6 +74,7 @@ impl Catalog {
             let entry = &mut self.files[slot];
             entry.offer = NO_OFFER;
             if was_on_offer {
+                entry.produced |= matches!(entry.since, Since::Newer | Since::NewerGone);
                 entry.told = matches!(entry.since, Since::Nothing | Since::Closed | Since::Gone);
                 match (entry.state, entry.since) {
                     (State::Vanishing(_), _) => {}
@@ -149,9 +150,8 @@ impl Catalog {
             let entry = &mut self.files[slot];
             entry.landed = false;
             entry.fresh = true;
-            entry.produced = true;
-            // The PPU counts it until it is offered again.
-            entry.told = true;
+            // The PPU counts it until it is offered again; a newer version it does not know.
+            entry.told |= !std::mem::replace(&mut entry.produced, true);
         }
     }
 

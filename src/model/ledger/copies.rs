@@ -58,6 +58,10 @@ impl Ledger {
                 storage.later.pop_first();
                 storage.ready.insert(id);
             }
+            if self.paused.store_ms.is_some() {
+                storage.health.waiting(now.at, false);
+                continue;
+            }
             let usual = 2 * self.settings.storages[index].queue_depth;
             let in_flight_max = storage.health.in_flight_max(now.at, usual);
             while self.storages[index].local_flying() < in_flight_max
@@ -247,13 +251,22 @@ impl Ledger {
         }
     }
 
-    /// What a storage's thread has done, or not.
-    pub(super) fn steps(&mut self, now: Now, index: StorageIndex, steps: u64, out: &mut Vec<Order>) {
+    /// What a storage's threads have done, or not.
+    pub(super) fn steps(
+        &mut self,
+        now: Now,
+        index: StorageIndex,
+        steps: u64,
+        reads: u64,
+        out: &mut Vec<Order>,
+    ) {
         let settings = &self.settings.storages[index.index()];
         let storage = &mut self.storages[index.index()];
-        let busy = storage.local_flying() > 0;
-        let news = storage.health.steps(now.at, &settings.id, steps, busy, &settings.patience);
-        out.extend(news.map(Order::Tell));
+        let (writing, reading) = (storage.local_flying() > 0, storage.remote_flying > 0);
+        let (id, patience) = (&settings.id, &settings.patience);
+        let hung = storage.health.steps(now.at, id, steps, writing, patience);
+        let hung_source = storage.health.reads(now.at, id, reads, reading, patience);
+        out.extend(hung.into_iter().chain(hung_source).map(Order::Tell));
     }
 
     /// The journal has it: now, and only now, these copies are *stored* (SPEC 3.4, 3.8).

@@ -77,6 +77,8 @@ pub(super) struct Offer {
     pub(super) told: bool,
     /// See [`LandJob::replace_past`](crate::model::job::LandJob).
     pub(super) replace_past: bool,
+    /// Had landed, and fell from the ramdisk: whatever the detector says, it counts once.
+    pub(super) again: bool,
 }
 
 impl Detector {
@@ -114,4 +116,8 @@ pub(super) struct Unresolved {
     pub(super) identity: Identity,
     /// Had landed, and fell from the ramdisk before it was stored everywhere.
     pub(super) fallen: Option<(VersionId, Box<[Copy]>)>,
+    /// Had landed, and fell from the ramdisk, be it long ago; then its detector may believe that it is there.
+    pub(super) again: bool,
+    /// The detector will tell of it in this session; a manifest that is under way may not name it.
+    pub(super) awaited: bool,
 }

@@ -119,6 +119,8 @@ pub enum Fact {
         storage: StorageIndex,
         /// How many steps it has made since its start: while it has work and makes none, it hangs.
         steps: u64,
+        /// Likewise of the thread that reads other storages for it.
+        reads: u64,
     },
     /// The journal has everything up to and with this record.
     Committed {

@@ -11,10 +11,10 @@ use crate::model::shift::ShiftId;
 
 impl Ledger {
     /// To be fetched again: when its detector offers it anew, it is what it was before it landed; when the detector does not have it any
-    /// more, it is lost.
-    pub(super) fn fall(&mut self, id: VersionId, version: Version) {
+    /// more, it is lost. `awaited`: it was asked for it.
+    pub(super) fn fall(&mut self, id: VersionId, version: Version, awaited: bool) {
         let Version { detector, shift, path, identity, copies, .. } = version;
-        let unresolved = Unresolved { shift, identity, fallen: Some((id, copies)) };
+        let unresolved = Unresolved { shift, identity, fallen: Some((id, copies)), again: true, awaited };
         self.detectors[detector.index()].unresolved.insert(path, unresolved);
     }
 
@@ -40,7 +40,9 @@ impl Ledger {
             state.fell.insert(offer, version.path.clone());
             out.push(Order::Fell { detector, offers: vec![offer] });
         }
-        self.fall(id, version);
+        self.replace_unresolved(detector, &version.path, out);
+        let asked = version.offer.is_some();
+        self.fall(id, version, asked);
     }
 
     /// The detector said that it does not have it any more, before it heard that it is needed again.

@@ -26,14 +26,22 @@ pub(super) struct Health {
     probe_pause: Duration,
     /// Since the last copy that was stored.
     disk_errors: u32,
-    /// The thread's count of its steps, when it was last looked at.
+    writing: Pulse,
+    /// Of the thread that reads other storages for this one.
+    reading: Pulse,
+    /// Since then there has always been more to copy than was in flight.
+    behind: Option<Instant>,
+}
+
+/// A thread's signs of life.
+#[derive(Default)]
+struct Pulse {
+    /// Its count of its steps, when that was last looked at.
     steps: u64,
     /// When that count last changed, or there was nothing to do.
     moved: Option<Instant>,
-    /// Told as hung, which has been going on since then.
+    /// It is known to hang, since then.
     hung: Option<Instant>,
-    /// Since then there has always been more to copy than was in flight.
-    behind: Option<Instant>,
 }
 
 /// Why a storage is not written; texts for people.
@@ -64,6 +72,8 @@ pub(super) enum Condition<'a> {
     Slow,
     Trouble(&'a Trouble),
     Hung,
+    /// What is read for it from another storage hangs; the rest goes on.
+    SourceHung,
 }
 
 impl Health {
@@ -147,19 +157,11 @@ impl Health {
         busy: bool,
         patience: &Patience,
     ) -> Option<Message> {
-        if !busy || steps != self.steps || self.moved.is_none() {
-            self.steps = steps;
-            self.moved = Some(now);
-            if self.hung.take().is_some() {
-                tracing::info!(storage, "the storage answers again");
-            }
+        let news = self.writing.look(now, steps, busy, patience)?;
+        let Pulsation::Hangs = news else {
+            tracing::info!(storage, "the storage answers again");
             return None;
-        }
-        let since = self.moved?;
-        if self.hung.is_some() || now.saturating_duration_since(since) < patience.hung_after {
-            return None;
-        }
-        self.hung = Some(since);
+        };
         let seconds = patience.hung_after.as_secs_f64();
         let long = format!(
             "Storage {storage} hangs: it has not answered for {seconds:.0} s. Landing and the other storages go on; its files stay pending \
@@ -168,24 +170,45 @@ impl Health {
         Some(Message::new(Code::StorageUnavailable, storage, long))
     }
 
+    /// The same of the thread that reads other storages for it.
+    pub(super) fn reads(
+        &mut self,
+        now: Instant,
+        storage: &str,
+        steps: u64,
+        busy: bool,
+        patience: &Patience,
+    ) -> Option<Message> {
+        let Pulsation::Hangs = self.reading.look(now, steps, busy, patience)? else { return None };
+        let seconds = patience.hung_after.as_secs_f64();
+        let long = format!(
+            "A storage that is read for storage {storage}, because the files have left the ramdisk, has not answered for {seconds:.0} s. Those \
+             files stay pending until it does; all others go on. Look at the disks and file servers (dmesg)."
+        );
+        Some(Message::new(Code::StorageUnavailable, storage, long))
+    }
+
     /// Whether something waits that cannot be in flight yet.
     pub(super) fn waiting(&mut self, now: Instant, waiting: bool) {
-        let normal = self.trouble.is_none() && self.hung.is_none();
+        let normal = self.trouble.is_none() && self.writing.hung.is_none();
         self.behind = if waiting && normal { self.behind.or(Some(now)) } else { None };
     }
 
     /// Nothing is to be read from it or expected of it at the moment.
     pub(super) fn is_out(&self) -> bool {
-        self.hung.is_some() || matches!(self.trouble, Some((Trouble::Unavailable(_), _)))
+        self.writing.hung.is_some() || matches!(self.trouble, Some((Trouble::Unavailable(_), _)))
     }
 
     /// What it is, and since when.
     pub(super) fn condition(&self, now: Instant, patience: &Patience) -> (Condition<'_>, Option<Instant>) {
-        if let Some(since) = self.hung {
+        if let Some(since) = self.writing.hung {
             return (Condition::Hung, Some(since));
         }
         if let Some((trouble, since)) = &self.trouble {
             return (Condition::Trouble(trouble), Some(*since));
+        }
+        if let Some(since) = self.reading.hung {
+            return (Condition::SourceHung, Some(since));
         }
         match self.behind {
             Some(since) if now.saturating_duration_since(since) >= patience.slow_after => {
@@ -193,6 +216,27 @@ impl Health {
             }
             _ => (Condition::Ok, None),
         }
+    }
+}
+
+/// News of a thread.
+enum Pulsation {
+    Hangs,
+    IsBack,
+}
+
+impl Pulse {
+    fn look(&mut self, now: Instant, steps: u64, busy: bool, patience: &Patience) -> Option<Pulsation> {
+        let Some(since) = self.moved.filter(|_| busy && steps == self.steps) else {
+            self.steps = steps;
+            self.moved = Some(now);
+            return self.hung.take().map(|_| Pulsation::IsBack);
+        };
+        let hangs = self.hung.is_none() && now.saturating_duration_since(since) >= patience.hung_after;
+        hangs.then(|| {
+            self.hung = Some(since);
+            Pulsation::Hangs
+        })
     }
 }
 

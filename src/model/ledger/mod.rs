@@ -17,6 +17,7 @@ mod detector;
 mod extras;
 mod fact;
 mod fallen;
+mod halves;
 mod health;
 mod landings;
 mod offers;
@@ -52,6 +53,7 @@ use self::timing::Timing;
 use self::versions::Versions;
 pub use self::versions::{Copy, CopyState, Version};
 use super::file_version::{DetectorIndex, StorageIndex, TransferId, VersionId};
+use super::half::Paused;
 use super::job::{Brand, Local};
 use super::message::{Code, Message};
 use super::pacing::{Pace, Pauses};
@@ -122,6 +124,8 @@ pub struct Ledger {
     tallies: Tallies,
     journal: Journal,
     timing: Timing,
+    /// By people.
+    paused: Paused,
 }
 
 /// What is under way to the journal.
@@ -155,6 +159,7 @@ impl Ledger {
             tallies: Tallies::default(),
             journal: Journal::default(),
             timing: Timing::new(settings.detectors.len(), settings.storages.len()),
+            paused: Paused::default(),
             settings,
         }
     }
@@ -178,7 +183,7 @@ impl Ledger {
             Fact::Landing(report) => self.landing(now, report, out),
             Fact::Extra(file) => self.extra(now, *file, out),
             Fact::Copying(report) => self.copying(now, report, out),
-            Fact::Steps { storage, steps } => self.steps(now, storage, steps, out),
+            Fact::Steps { storage, steps, reads } => self.steps(now, storage, steps, reads, out),
             Fact::Committed { up_to } => self.committed(now, up_to, out),
             Fact::JournalTrouble(trouble) => self.journal_trouble(trouble, out),
             Fact::Space(space) => self.room.sample(space),
@@ -286,7 +291,7 @@ impl Ledger {
         version.local = local;
         let open = version.copies.iter().any(|copy| !copy.state.is_final());
         if local.is_none() && open && !version.is_durable_somewhere() {
-            return self.fall(id, version);
+            return self.fall(id, version, false);
         }
         for (storage, copy) in version.copies.iter_mut().enumerate() {
             if !copy.state.is_final() {

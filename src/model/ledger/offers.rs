@@ -76,6 +76,7 @@ impl Ledger {
         state.waiting.clear();
         state.later.clear();
         state.fell.clear();
+        state.unresolved.values_mut().for_each(|unresolved| unresolved.awaited = false);
         (state.wanted_files, state.wanted_bytes) = (0, 0);
         state.beat.backlog_files = 0;
         state.beat.backlog_bytes = 0;
@@ -94,7 +95,8 @@ impl Ledger {
         if self.has_landed(detector, &offer).is_some() {
             return;
         }
-        let unresolved = Unresolved { shift: offer.shift, identity: offer.identity, fallen: None };
+        let Offer { shift, identity, again, .. } = offer;
+        let unresolved = Unresolved { shift, identity, fallen: None, again, awaited: false };
         let before = self.detectors[detector.index()].unresolved.insert(offer.path, unresolved);
         if let Some(before) = before {
             self.supersede_found(before, out);
@@ -120,8 +122,9 @@ impl Ledger {
         for id in gone {
             self.leave_detector(id, out);
         }
-        let lost: Vec<_> = self.detectors[detector.index()].unresolved.drain().collect();
-        for (path, Unresolved { shift, identity, fallen }) in lost {
+        let unresolved = &mut self.detectors[detector.index()].unresolved;
+        let lost: Vec<_> = unresolved.extract_if(|_, unresolved| !unresolved.awaited).collect();
+        for (path, Unresolved { shift, identity, fallen, .. }) in lost {
             match fallen {
                 None => self.lose(detector, shift, path, identity, out),
                 Some((id, copies)) => self.lose_fallen(detector, shift, &path, id, &copies, out),
@@ -144,7 +147,7 @@ impl Ledger {
         let bytes: u64 = files.iter().map(|file| file.identity.size).fold(0, u64::saturating_add);
         beat.backlog_bytes = beat.backlog_bytes.saturating_sub(bytes);
         for file in files {
-            self.resolve(detector, &file, out);
+            let again = self.resolve(detector, &file, out);
             if file.superseded > 0 {
                 self.supersede_unlanded(file.shift, u64::from(file.superseded), out);
             }
@@ -190,6 +193,7 @@ impl Ledger {
                 withdrawn: None,
                 told: false,
                 replace_past: false,
+                again,
             };
             state.waiting.insert(file.offer);
             state.offers.insert(file.offer, offer);
@@ -235,18 +239,19 @@ impl Ledger {
         others.filter_map(|path| self.versions.newest(detector, &path)).find(is_it)
     }
 
-    /// A version left over from an earlier session is found again under its own or (`mv`) another name, or was replaced.
-    fn resolve(&mut self, detector: DetectorIndex, file: &Offered, out: &mut Vec<Order>) {
+    /// A version left over from an earlier session is found again under its own or (`mv`) another name, or was replaced. True: it is one
+    /// that had landed and fell.
+    fn resolve(&mut self, detector: DetectorIndex, file: &Offered, out: &mut Vec<Order>) -> bool {
         let unresolved = &mut self.detectors[detector.index()].unresolved;
         if unresolved.is_empty() {
-            return;
+            return false;
         }
         let same = |u: &Unresolved| same_write(&u.identity, &file.identity);
         let found = unresolved.remove(&file.path).or_else(|| {
             let renamed = unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
             renamed.and_then(|path| unresolved.remove(&path))
         });
-        let Some(found) = found else { return };
+        let Some(found) = found else { return false };
         let is_itself = same(&found);
         if let Some((version, _)) = found.fallen {
             self.record(Record::Unlanded { version }, out);
@@ -254,6 +259,7 @@ impl Ledger {
         if !is_itself {
             self.supersede_unlanded(found.shift, 1, out);
         }
+        is_itself && found.again
     }
 
     /// A version that was to be fetched again has a newer one in its place.
@@ -312,6 +318,12 @@ impl Ledger {
     fn conclude(&mut self, detector: DetectorIndex, offer: Offer, why: Withdrawal, out: &mut Vec<Order>) {
         let landed = self.has_landed(detector, &offer);
         match why {
+            // The detector may not have heard that it fell: it does not count what had landed once more.
+            Withdrawal::Reopened if offer.again && landed.is_none() => {
+                let Offer { path, shift, identity, .. } = offer;
+                let unresolved = Unresolved { shift, identity, fallen: None, again: true, awaited: true };
+                self.detectors[detector.index()].unresolved.insert(path, unresolved);
+            }
             Withdrawal::Reopened => {}
             Withdrawal::Moved | Withdrawal::Replaced if landed.is_some() => {}
             Withdrawal::Moved | Withdrawal::Replaced => self.supersede_unlanded(offer.shift, 1, out),

@@ -35,6 +35,7 @@ impl Ledger {
                 None => Journal::Ok,
                 Some(reason) => Journal::Error { reason: reason.clone() },
             },
+            paused: self.paused,
             detectors: (0..self.detectors.len())
                 .filter(|d| !self.settings.detectors[*d].is_extra())
                 .map(|d| self.report_detector(now, d))
@@ -118,6 +119,11 @@ impl Ledger {
                 ),
             },
             Condition::Hung => Health::Hung { reason: format!("it has not answered for {seconds} s") },
+            Condition::SourceHung => Health::Hung {
+                reason: format!(
+                    "another storage, which is read for it, has not answered for {seconds} s; what comes from the ramdisk goes on"
+                ),
+            },
             Condition::Trouble(Trouble::Unavailable(reason)) => {
                 Health::Unavailable { reason: reason.clone() }
             }

@@ -39,7 +39,9 @@ impl Ledger {
             }
             state.pace.backlog(now.at, state.backlog_is_empty());
         }
-        if self.journal.next_sequence - self.journal.committed > UNCOMMITTED_RECORDS_MAX {
+        if self.paused.fetch_ms.is_some()
+            || self.journal.next_sequence - self.journal.committed > UNCOMMITTED_RECORDS_MAX
+        {
             return;
         }
         let mut wants: Vec<Vec<(Wanted, LandJob)>> = self.detectors.iter().map(|_| Vec::new()).collect();

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::model::half::Paused;
 use crate::model::status::{Daemon, Journal, Latency, Ramdisk, Room, STATUS_VERSION};
 
 /// A served socket; everything ends when it is dropped.
@@ -66,6 +67,7 @@ fn report() -> StatusReport {
         },
         ramdisk: Ramdisk { path: "/ramdisk".to_owned(), room: Room { total_bytes: 9, free_bytes: 4 } },
         journal: Journal::Ok,
+        paused: Paused::default(),
         detectors: vec![],
         storages: vec![],
         shifts: vec![],

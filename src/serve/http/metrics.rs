@@ -10,6 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::model::attention::Severity;
+use crate::model::half::Half;
 use crate::model::observation::Observation;
 use crate::model::status::{Detector, FillOf, Health, Journal, LinkState, Storage};
 use crate::model::times::Times;
@@ -68,6 +69,11 @@ const METRICS: &[Metric] = &[
         "1 while the journal can be written; 0: nothing is called stored.",
         |o| one(truth(o.report.journal == Journal::Ok)),
     ),
+    gauge("ppu_uringd_paused", "1 while this half of the work is paused by `ppu-uringd pause`.", |o| {
+        Half::ALL
+            .map(|half| (vec![("half", half.to_string())], truth(o.report.paused.since(half).is_some())))
+            .into()
+    }),
     counter(
         "ppu_uringd_messages",
         "Messages raised since the daemon's start, by code; also those that were only counted.",

@@ -8,7 +8,6 @@ use std::time::Duration;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -67,16 +66,18 @@ pub enum HttpError {
 pub struct HttpServer {
     listener: net::TcpListener,
     address: SocketAddr,
+    connections_max: usize,
 }
 
 impl HttpServer {
-    /// Takes the address; clients wait until [`serve`](Self::serve).
+    /// Takes the address; clients wait until [`serve`](Self::serve). So many `descriptors` are allowed to this process.
     ///
     /// # Errors
     /// [`HttpError::Bind`] says what to do.
-    pub fn bind(address: SocketAddr) -> Result<Self, HttpError> {
+    pub fn bind(address: SocketAddr, descriptors: u64) -> Result<Self, HttpError> {
         let listener = listen(address).map_err(|source| HttpError::Bind { address, source })?;
-        Ok(Self { listener, address })
+        let allowed = usize::try_from(descriptors / DESCRIPTORS_EACH).unwrap_or(usize::MAX);
+        Ok(Self { listener, address, connections_max: allowed.min(CONNECTIONS_MAX) })
     }
 
     /// Serves until it is dropped. `observe` must not block; its answer may come later and from any thread. Needs a tokio
@@ -85,14 +86,13 @@ impl HttpServer {
     /// # Errors
     /// [`HttpError::Serve`].
     pub async fn serve(self, observe: Arc<Observe>) -> Result<(), HttpError> {
-        let Self { listener, address } = self;
+        let Self { listener, address, connections_max } = self;
         let listener =
             TcpListener::from_std(listener).map_err(|source| HttpError::Serve { address, source })?;
         let board = Arc::new(Board::new(observe));
         let router = api::router(Arc::clone(&board), address.ip().is_loopback());
         let mut publisher = JoinSet::new();
         publisher.spawn(async move { board.publish().await });
-        let most = connections_max();
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -102,7 +102,7 @@ impl HttpServer {
                     tracing::error!("HTTP on {address}: {error}");
                 },
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) if connections.len() >= most => turn_away(&stream),
+                    Ok((stream, _)) if connections.len() >= connections_max => turn_away(&stream),
                     Ok((stream, _)) => drop(connections.spawn(converse(stream, router.clone()))),
                     Err(error) => {
                         tracing::warn!("HTTP on {address}: accept: {error}");
@@ -120,11 +120,6 @@ fn listen(address: SocketAddr) -> io::Result<net::TcpListener> {
     // Its connections inherit it.
     set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
     Ok(listener)
-}
-
-fn connections_max() -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(descriptors / DESCRIPTORS_EACH).unwrap_or(usize::MAX).min(CONNECTIONS_MAX)
 }
 
 /// A new socket's buffer has room for it; if not, the client only learns less.
@@ -242,9 +237,9 @@ mod tests {
 
     #[test]
     fn a_taken_port_says_what_to_do() {
-        let first = HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let first = HttpServer::bind("127.0.0.1:0".parse().unwrap(), 1000).unwrap();
         let address = first.listener.local_addr().unwrap();
-        let error = HttpServer::bind(address).unwrap_err().to_string();
+        let error = HttpServer::bind(address, 1000).unwrap_err().to_string();
         assert!(
             error.contains(&address.to_string()) && error.contains("perhaps another ppu-uringd"),
             "{error}"

@@ -1,4 +1,5 @@
 use ppu_uringd::model::attention::problems;
+use ppu_uringd::model::half::Paused;
 use ppu_uringd::model::message::{Code, Message};
 use ppu_uringd::model::shift::ShiftId;
 use ppu_uringd::model::status::{
@@ -25,6 +26,7 @@ fn report() -> StatusReport {
             room: Room { total_bytes: 64_000_000_000, free_bytes: 12_300_000_000 },
         },
         journal: Journal::Ok,
+        paused: Paused::default(),
         detectors: vec![Detector {
             id: "1MF".to_owned(),
             address: "10.10.10.11:49371".to_owned(),
@@ -107,6 +109,7 @@ fn everything_wrong_is_said_first_the_worst_on_top() {
     let mut report = report();
     report.daemon.verify = false;
     report.journal = Journal::Error { reason: "write: No space left on device".to_owned() };
+    report.paused.fetch_ms = Some(NOW_MS - 7_260_000);
     report.ramdisk.room.free_bytes = 1_000_000_000;
     report.storages[0].health = Health::Unavailable { reason: "/data is not a mount point".to_owned() };
     report.shifts[0].storages[0].counts.failed = 1;
@@ -125,6 +128,8 @@ fn everything_wrong_is_said_first_the_worst_on_top() {
         [
             "ERROR   journal: write: No space left on device. Files land and are copied, but none is called stored; \
              see to its disk",
+            "ERROR   fetch is paused for 2 h 01 min: images wait on their detectors; what is on its way still lands. To go on: \
+             ppu-uringd resume fetch",
             "ERROR   storage internal unavailable: /data is not a mount point. 23 files pending; resumes by itself",
             "ERROR   detector 1MF not connected for 12 min: key differs: compare key_file on both machines",
             "ERROR   detector 1MF: nobody gets 2 files, whose shift cannot be told; to give them to the current shift, close them again \

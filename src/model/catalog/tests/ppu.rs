@@ -15,6 +15,7 @@ pub(super) type Content = u64;
 pub(super) enum ToDetector {
     Want(Wanted),
     Landed(OfferId),
+    Fell(OfferId),
     Stored(OfferId),
 }
 
@@ -28,7 +29,9 @@ pub(super) struct Ppu {
     pub(super) has: BTreeMap<RelPath, Has>,
     pub(super) offers: BTreeMap<OfferId, Open>,
     wants: BTreeMap<TransferId, OfferId>,
-    unresolved: BTreeMap<RelPath, Identity>,
+    unresolved: BTreeMap<RelPath, Unresolved>,
+    /// Had landed in this session, and fell from the ramdisk.
+    fell: BTreeMap<OfferId, RelPath>,
     seen: BTreeSet<RelPath>,
     transfers: u64,
     pub(super) landed: u64,
@@ -42,6 +45,15 @@ pub(super) struct Has {
     identity: Identity,
     pub(super) content: Content,
     offer: Option<OfferId>,
+    /// It may have been called stored, and what is stored never falls.
+    stored: bool,
+}
+
+struct Unresolved {
+    identity: Identity,
+    fell: bool,
+    /// The detector will tell of it in this session.
+    awaited: bool,
 }
 
 #[derive(Debug)]
@@ -51,6 +63,8 @@ pub(super) struct Open {
     known: Option<Hash>,
     wanted: bool,
     withdrawn: Option<Withdrawal>,
+    /// Had landed, and fell.
+    again: bool,
 }
 
 impl Ppu {
@@ -62,8 +76,9 @@ impl Ppu {
             Word::ManifestEnd => {
                 let seen = &self.seen;
                 self.has.retain(|path, _| seen.contains(path));
-                self.lost += self.unresolved.len() as u64;
-                self.unresolved.clear();
+                let before = self.unresolved.len();
+                self.unresolved.retain(|_, unresolved| unresolved.awaited);
+                self.lost += (before - self.unresolved.len()) as u64;
             }
             Word::Withdrawn(offer, why) => match self.offers.get_mut(&offer) {
                 Some(open) if open.wanted => open.withdrawn = Some(why),
@@ -73,6 +88,9 @@ impl Ppu {
             Word::Declined(transfer, why) => self.declined(transfer, why, say),
             Word::Gone(offers) => {
                 self.has.retain(|_, has| !has.offer.is_some_and(|offer| offers.contains(&offer)));
+                for path in offers.iter().filter_map(|offer| self.fell.remove(offer)) {
+                    self.lost += u64::from(self.unresolved.remove(&path).is_some());
+                }
             }
         }
     }
@@ -81,7 +99,7 @@ impl Ppu {
         let on_offer = self.offers.values().any(|open| open.path == file.path && open.withdrawn.is_none());
         assert!(!on_offer, "{} is on offer twice", file.path);
         self.seen.insert(file.path.clone());
-        self.resolve(&file);
+        let again = self.resolve(&file);
         self.superseded += u64::from(file.superseded);
         let mut known = None;
         if let Some(has) = self.has.get_mut(&file.path) {
@@ -92,20 +110,19 @@ impl Ppu {
             known = Some(hash(has.content));
         }
         let Offered { path, identity, .. } = file;
-        self.offers.insert(file.offer, Open { path, identity, known, wanted: false, withdrawn: None });
+        self.offers.insert(file.offer, Open { path, identity, known, wanted: false, withdrawn: None, again });
         self.want(file.offer, say);
     }
 
-    fn resolve(&mut self, file: &Offered) {
-        let same = |identity: &Identity| same_content(identity, &file.identity);
-        let ended = match self.unresolved.remove(&file.path) {
-            Some(before) => !same(&before),
-            None => {
-                let renamed = self.unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
-                renamed.is_some_and(|path| self.unresolved.remove(&path).is_some())
-            }
-        };
-        self.superseded += u64::from(ended);
+    fn resolve(&mut self, file: &Offered) -> bool {
+        let same = |unresolved: &Unresolved| same_content(&unresolved.identity, &file.identity);
+        let found = self.unresolved.remove(&file.path).or_else(|| {
+            let renamed = self.unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
+            renamed.and_then(|path| self.unresolved.remove(&path))
+        });
+        let Some(found) = found else { return false };
+        self.superseded += u64::from(!same(&found));
+        same(&found) && found.fell
     }
 
     fn want(&mut self, offer: OfferId, say: &mut VecDeque<ToDetector>) {
@@ -122,6 +139,10 @@ impl Ppu {
         match why {
             // It landed in the session before, which broke before the detector heard of it.
             _ if self.has_version(&open) => {}
+            Withdrawal::Reopened if open.again => {
+                let unresolved = Unresolved { identity: open.identity, fell: true, awaited: true };
+                self.unresolved.insert(open.path, unresolved);
+            }
             Withdrawal::Reopened => {}
             Withdrawal::Moved | Withdrawal::Replaced => self.superseded += 1,
             Withdrawal::Vanished => self.lost += 1,
@@ -168,9 +189,9 @@ impl Ppu {
         match (received, open.withdrawn) {
             (Some((identity, content)), _) => {
                 let open = self.offers.remove(&offer).unwrap();
-                self.unresolved.remove(&open.path);
+                self.superseded += u64::from(self.unresolved.remove(&open.path).is_some());
                 self.ever.insert((open.path.clone(), content));
-                self.has.insert(open.path, Has { identity, content, offer: Some(offer) });
+                self.has.insert(open.path, Has { identity, content, offer: Some(offer), stored: false });
                 self.landed += 1;
                 say.extend([ToDetector::Landed(offer), ToDetector::Stored(offer)]);
             }
@@ -179,8 +200,28 @@ impl Ppu {
         }
     }
 
+    /// Somebody took away a landed file that is not called stored yet: it is to be had again, and counted when it is.
+    pub(super) fn fall(&mut self, path: &RelPath, say: &mut VecDeque<ToDetector>) {
+        let landed = self.has.get(path).filter(|has| !has.stored);
+        let Some(offer) = landed.and_then(|has| has.offer) else { return };
+        let before = say.len();
+        say.retain(|word| !matches!(word, ToDetector::Stored(stored) if *stored == offer));
+        if say.len() == before {
+            return; // said already
+        }
+        if let Some(has) = self.has.remove(path) {
+            self.landed -= 1;
+            let unresolved = Unresolved { identity: has.identity, fell: true, awaited: true };
+            self.unresolved.insert(path.clone(), unresolved);
+            self.fell.insert(offer, path.clone());
+            say.push_back(ToDetector::Fell(offer));
+        }
+    }
+
     pub(super) fn link_down(&mut self) {
         self.wants.clear();
+        self.fell.clear();
+        self.unresolved.values_mut().for_each(|unresolved| unresolved.awaited = false);
         for offer in self.offers.keys().copied().collect::<Vec<_>>() {
             if let Some(why) = self.offers[&offer].withdrawn {
                 self.end(offer, why);
@@ -188,9 +229,10 @@ impl Ppu {
         }
         for open in std::mem::take(&mut self.offers).into_values() {
             if !self.has_version(&open) {
-                self.unresolved.insert(open.path, open.identity);
+                let unresolved = Unresolved { identity: open.identity, fell: open.again, awaited: false };
+                self.superseded += u64::from(self.unresolved.insert(open.path, unresolved).is_some());
             }
         }
-        self.has.values_mut().for_each(|has| has.offer = None);
+        self.has.values_mut().for_each(|has| (has.offer, has.stored) = (None, true));
     }
 }

@@ -47,6 +47,8 @@ enum Step {
         well: bool,
     },
     Break,
+    /// A landed file is taken from the PPU's ramdisk before it was stored.
+    Fall(Name),
     /// All that is under way arrives; only the watch stands still.
     Flow,
     /// The ramdisk is too full by that much.
@@ -207,6 +209,7 @@ impl World {
                 self.disconnect();
                 self.connect();
             }
+            Step::Fall(name) => self.ppu.fall(&path(name), &mut self.to_detector),
             Step::Flow => (0..8).for_each(|_| self.flow()),
             Step::Release(excess) => self.catalog.release(self.now, excess),
             Step::ReleaseWork => self.release_work(),
@@ -289,6 +292,7 @@ impl World {
             None => {}
             Some(ToDetector::Want(wanted)) => self.jobs.extend(self.catalog.want(self.now, wanted)),
             Some(ToDetector::Landed(offer)) => self.catalog.landed(self.now, &[offer]),
+            Some(ToDetector::Fell(offer)) => self.catalog.fell(&[offer]),
             Some(ToDetector::Stored(offer)) => self.catalog.stored(&[offer]),
         }
     }

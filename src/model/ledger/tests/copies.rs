@@ -80,6 +80,36 @@ fn what_left_the_ramdisk_unstored_is_fetched_again() {
     assert_eq!((tally(&world, 0).stored, tally(&world, 1).stored), (1, 1));
 }
 
+/// The manifest that is on its way was made before the detector heard that it is needed again.
+#[test]
+fn what_fell_within_a_manifest_is_not_lost_at_its_end() {
+    let mut world = landed();
+    let detector = DetectorIndex(0);
+    world.tell(Fact::ManifestBegin { detector });
+    let identity = world.detectors[0].files[&1];
+    world.offer(0, 1, identity, false);
+    let job = world.copies[0].remove(0);
+    world.copied(0, job.version, CopyOutcome::SourceLost("removed".to_owned()));
+    let job = world.copies[1].remove(0);
+    let mut orders = Vec::new();
+    let report = CopyReport {
+        version: job.version,
+        storage: StorageIndex(1),
+        outcome: CopyOutcome::SourceLost("removed".to_owned()),
+        set_aside: None,
+    };
+    world.ledger.apply(world.now, Fact::Copying(report), &mut orders);
+    world.ledger.apply(world.now, Fact::ManifestEnd { detector }, &mut orders);
+    for order in orders {
+        world.obey(order);
+    }
+    world.run(Event::Wait { ms: 1 });
+    world.check();
+    assert_eq!((tally(&world, 0).lost, tally(&world, 1).lost), (0, 0));
+    world.calm();
+    assert_eq!((tally(&world, 0).stored, tally(&world, 1).stored), (1, 1));
+}
+
 #[test]
 fn what_left_the_ramdisk_and_the_detector_has_failed_until_retried() {
     let mut world = landed();
@@ -149,7 +179,7 @@ fn a_hanging_storage_leaves_the_other_alone_and_goes_on_by_itself() {
     let steps = |world: &mut World, steps| {
         for storage in [0, 1] {
             let steps = if storage == 0 { 7 } else { steps };
-            world.tell(Fact::Steps { storage: StorageIndex(storage), steps });
+            world.tell(Fact::Steps { storage: StorageIndex(storage), steps, reads: 0 });
         }
     };
     steps(&mut world, 1);
@@ -168,10 +198,37 @@ fn a_hanging_storage_leaves_the_other_alone_and_goes_on_by_itself() {
     }
     assert_eq!(world.copies[0].len(), 4, "no more than twice its queue depth");
     world.calm();
-    world.tell(Fact::Steps { storage: StorageIndex(0), steps: 8 });
+    world.tell(Fact::Steps { storage: StorageIndex(0), steps: 8, reads: 0 });
     world.check();
     assert_eq!((tally(&world, 0).stored, tally(&world, 1).stored), (5, 5));
     assert_eq!(condition(&world, 0), "ok");
+}
+
+#[test]
+fn a_hanging_source_is_told_and_only_its_files_wait() {
+    let mut world = landed();
+    world.run(Event::Copy { storage: 0, how: 11, which: 0 });
+    let job = world.copies[1].remove(0);
+    world.copied(1, job.version, CopyOutcome::SourceLost("removed".to_owned()));
+    assert_eq!(world.copies[1][0].sources, [Source::Stored(StorageIndex(0))]);
+    let steps = |world: &mut World, steps, reads| {
+        world.tell(Fact::Steps { storage: StorageIndex(1), steps, reads });
+        world.ledger.report(world.now).storages[1].health.clone()
+    };
+    assert_eq!(steps(&mut world, 1, 1), crate::model::status::Health::Ok);
+    world.run(Event::Wait { ms: 10_000 });
+    let crate::model::status::Health::Hung { reason } = steps(&mut world, 1, 1) else { panic!("not hung") };
+    assert!(reason.contains("another storage"), "{reason}");
+    assert_eq!(world.told.iter().filter(|told| told.code == Code::StorageUnavailable).count(), 1);
+    for name in 2..5 {
+        world.run(Event::Close { detector: 0, name });
+        world.run(Event::Land { detector: 0, how: 7 });
+        let at = world.copies[1].iter().position(|job| job.local().is_some()).unwrap();
+        world.run(Event::Copy { storage: 1, how: 11, which: at });
+    }
+    world.run(Event::Commit);
+    assert_eq!(tally(&world, 1).stored, 3);
+    assert_eq!(steps(&mut world, 9, 2), crate::model::status::Health::Ok);
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn anything() -> impl Strategy<Value = Step> {
         1 => (name(), name()).prop_map(|(from, to)| Step::Link(from, to)),
         1 => Just(Step::Overflow),
         1 => Just(Step::Break),
+        1 => name().prop_map(Step::Fall),
     ]
 }
 
@@ -91,6 +92,7 @@ proptest! {
             2 => name().prop_map(Step::Write),
             1 => name().prop_map(Step::Delete),
             1 => Just(Step::Break),
+            1 => name().prop_map(Step::Fall),
             2 => prop_oneof![
                 2 => Just(Step::Release(u64::MAX)),
                 2 => Just(Step::ReleaseWork),
