@@ -4,6 +4,7 @@
 pub mod daemon;
 pub mod intake;
 pub mod journal;
+pub mod keep;
 pub mod land;
 pub mod model;
 pub mod rooted;

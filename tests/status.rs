@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 use ppu_uringd::model::attention::problems;
 use ppu_uringd::model::half::Paused;
 use ppu_uringd::model::status::{
-    Amount, Daemon, Health, Journal, Latency, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport, Storage,
+    Amount, Daemon, Health, Journal, Latency, Left, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport,
+    Storage,
 };
 use ppu_uringd::serve::control::{ControlSocket, Response};
 use tempfile::TempDir;
@@ -51,7 +52,11 @@ fn report() -> StatusReport {
             engine: "uring".to_owned(),
             verify: true,
         },
-        ramdisk: Ramdisk { path: "/ramdisk".to_owned(), room: Room { total_bytes: 9, free_bytes: 4 } },
+        ramdisk: Ramdisk {
+            path: "/ramdisk".to_owned(),
+            room: Room { total_bytes: 9, free_bytes: 4 },
+            left: Left::default(),
+        },
         journal: Journal::Ok,
         paused: Paused::default(),
         detectors: vec![],
@@ -65,6 +70,8 @@ fn report() -> StatusReport {
             pending: 3,
             rate: Rate::default(),
             stored: Amount::default(),
+            room: Room::default(),
+            left: Left::default(),
         }],
         shifts: vec![],
         latency: Latency::default(),

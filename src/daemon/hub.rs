@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::bulletin::{Bulletin, Wish};
 use super::halves::Halves;
 use super::intake::{Intake, TakenIn};
+use super::keeping::Keepers;
 use super::lookout::Lookout;
 use super::shifts::{Reply, Shifts};
 use super::waiting::Waiting;
@@ -105,6 +106,8 @@ pub struct Hub {
     pub intake: Intake,
     /// What people are told.
     pub bulletin: Bulletin,
+    /// Who takes away what may leave.
+    pub keepers: Keepers,
     /// What people may name.
     pub known: Known,
     /// Who waits for a shift to begin.
@@ -189,6 +192,7 @@ impl Hub {
             Err(error) => tracing::error!("{error}"),
         }
         self.lookout.pass(&mut self.ledger, now);
+        self.keepers.look(&self.ledger);
         self.waiting.pass(&self.ledger);
         let told = self.bulletin.pass(now);
         self.keep(told);
@@ -293,6 +297,7 @@ impl Hub {
                         self.intake.look_again(path, file);
                     }
                 }
+                Order::MayLeave { home, resident } => self.keepers.may_leave(home, resident),
                 Order::Copy { storage, job } => (self.writers[storage.index()])(job),
                 Order::Record { sequence, record } => self.record(sequence, record),
                 Order::Tell(message) => told.extend(self.bulletin.raise(now(), message)),

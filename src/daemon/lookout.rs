@@ -9,7 +9,7 @@ use ppu_uring::Engine;
 use crate::model::attention::problems;
 use crate::model::history::{History, Sample};
 use crate::model::ledger::{Ledger, Now};
-use crate::model::status::{Daemon, StatusReport, Told};
+use crate::model::status::{Daemon, Fill, FillOf, StatusReport, Told};
 
 /// See the module.
 pub struct Lookout {
@@ -19,12 +19,16 @@ pub struct Lookout {
     ramdisk: String,
     /// Kind and target of each storage.
     storages: Vec<(&'static str, String)>,
+    /// Fills in what the keepers know, room on storages for instance.
+    keepers: Box<dyn Fn(&mut StatusReport) + Send>,
+    /// An old report, for the keepers to fill in: a new one takes its time where a great backlog has to be added up.
+    outline: Option<StatusReport>,
     history: History,
 }
 
 impl Lookout {
     /// Of a daemon that starts now.
-    pub fn new(config: &Ppu, engine: Engine) -> Self {
+    pub fn new(config: &Ppu, engine: Engine, keepers: Box<dyn Fn(&mut StatusReport) + Send>) -> Self {
         let storages = config.storages.iter().map(|storage| {
             let kind = match storage.kind {
                 StorageKind::Internal => "internal",
@@ -39,15 +43,22 @@ impl Lookout {
             verify: config.verify == Verify::Publish,
             ramdisk: config.ramdisk.display().to_string(),
             storages: storages.collect(),
+            keepers,
+            outline: None,
             history: History::default(),
         }
     }
 
     /// Time has passed.
     pub(super) fn pass(&mut self, ledger: &mut Ledger, now: Now) {
-        if self.history.is_due(now.at) {
-            self.history.push(now.at, ledger.sample(now));
+        if !self.history.is_due(now.at) {
+            return;
         }
+        let outline = self.outline.get_or_insert_with(|| ledger.report(now));
+        (self.keepers)(outline);
+        let mut sample = ledger.sample(now);
+        sample.rooms.extend(outline.storages.iter().map(|storage| storage.room));
+        self.history.push(now.at, sample);
     }
 
     /// How things were, oldest first.
@@ -70,11 +81,22 @@ impl Lookout {
             (*kind).clone_into(&mut storage.kind);
             storage.target.clone_from(target);
         }
-        for (place, fill) in report.fills.iter_mut().enumerate() {
-            fill.full_in_s = self.history.full_in(place).map(|time| time.as_secs());
-        }
+        (self.keepers)(&mut report);
+        report.fills = self.fills(&report);
         report.problems = problems(&report);
         report.messages = messages;
         report
+    }
+
+    /// In the order of the rooms in samples.
+    fn fills(&self, report: &StatusReport) -> Vec<Fill> {
+        let detectors = report.detectors.iter().map(|d| (FillOf::Detector, d.id.clone(), d.ramdisk));
+        let storages = report.storages.iter().map(|s| (FillOf::Storage, s.id.clone(), s.room));
+        let places = [(FillOf::Ramdisk, String::new(), report.ramdisk.room)].into_iter();
+        let fill = |(place, (of, name, room))| {
+            let full_in_s = self.history.full_in(place).map(|time| time.as_secs());
+            Fill { of, name, room, full_in_s }
+        };
+        places.chain(detectors).chain(storages).enumerate().map(fill).collect()
     }
 }

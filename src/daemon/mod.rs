@@ -7,6 +7,7 @@ mod engine;
 mod halves;
 mod hub;
 mod intake;
+mod keeping;
 mod key;
 mod limits;
 mod lock;

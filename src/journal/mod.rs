@@ -14,6 +14,7 @@ mod query;
 mod record;
 mod recover;
 mod rows;
+mod safe;
 mod schema;
 mod seal;
 mod shift_log;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 pub use database::{Journal, Settings};
 pub use query::{Queries, StoredVersion, Unanswered};
 pub use recover::{Opened, Origin, open};
+pub use safe::{Safe, StoredOn};
 pub use writer::{News, Running, start};
 
 /// The database below the state directory.

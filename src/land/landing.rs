@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,6 +29,8 @@ const DIRECTORY_MODE: u32 = 0o755;
 pub struct Landing {
     /// On the PPU's ramdisk.
     pub staging: Arc<Staging>,
+    /// The internal storage's target: where links lead that eviction has left. `None`: there are none.
+    pub links_to: Option<PathBuf>,
     /// Compare hashes before publishing.
     pub verify: bool,
     /// Each thread opens a driver of its own.
@@ -47,12 +50,12 @@ impl Landing {
         report: impl FnMut(LandReport) + Send + 'static,
         ended: mpsc::Sender<String>,
     ) -> io::Result<()> {
-        let Self { staging, verify, engine } = self.clone();
+        let Self { staging, links_to, verify, engine } = self.clone();
         std::thread::Builder::new().name("land".to_owned()).spawn(move || {
             let reason = match open_engine(engine, LIMITS) {
                 Err(error) => error.to_string(),
                 Ok(mut opened) => {
-                    let mut lander = Files { staging, expect, report, jobs: HashMap::new() };
+                    let mut lander = Files { staging, links_to, expect, report, jobs: HashMap::new() };
                     match stream::run(connection, &mut lander, verify, opened.driver.as_mut()) {
                         Ok(()) => "closed by the detector".to_owned(),
                         Err(error) => error.to_string(),
@@ -68,6 +71,7 @@ impl Landing {
 
 struct Files<R> {
     staging: Arc<Staging>,
+    links_to: Option<PathBuf>,
     expect: Arc<Expect>,
     report: R,
     /// Of the files that are arriving.
@@ -112,12 +116,14 @@ impl<R: FnMut(LandReport)> Lander for Files<R> {
             settled: trailer.settled,
             hash: trailer.hash,
         };
+        let link = self.links_to.as_ref().zip(job.to.as_ref()).map(|(target, to)| target.join(to.as_path()));
         let publication = Publication {
             at: &job.at,
             attributes: Attributes { uid, gid, mode: header.mode, mtime_ns: header.identity.mtime_ns },
             directories: &|_: &RelPath| DirAttributes { uid, gid, mode: DIRECTORY_MODE },
             brand: &brand,
             occupied: if job.replace_past { Occupied::Past } else { Occupied::Refuse },
+            link: link.as_deref(),
             just_before_rename: &|| true,
         };
         let published = self.staging.publish(staged, &publication).map_err(|error| match error {

@@ -71,6 +71,23 @@ pub struct Ramdisk {
     /// Its room.
     #[serde(flatten)]
     pub room: Room,
+    /// What left it.
+    #[serde(flatten)]
+    pub left: Left,
+}
+
+/// What left a file system by itself, to make room or because its shift was past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Left {
+    /// It is too full, and the oldest stored files are leaving.
+    #[serde(default)]
+    pub evicting: bool,
+    /// To make room, since the daemon's start; links may have their places.
+    #[serde(default)]
+    pub evicted: Amount,
+    /// Of past shifts, since the daemon's start.
+    #[serde(default)]
+    pub purged: Amount,
 }
 
 /// Of a file system; both 0 where it is not known.
@@ -201,6 +218,12 @@ pub struct Storage {
     /// Stored there since the daemon's start.
     #[serde(default)]
     pub stored: Amount,
+    /// Its room.
+    #[serde(default)]
+    pub room: Room,
+    /// What left it for the external storage.
+    #[serde(flatten)]
+    pub left: Left,
 }
 
 /// See [`Storage::health`].

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::directory::DirAttributes;
 use super::root::{FileStat, RootError, openat2};
 use super::staging::{Staged, Staging};
+use super::take::link_text;
 use crate::model::file_version::MODE_MASK;
 use crate::model::job::{Brand, Local};
 use crate::model::path::{RelPath, aside_name};
@@ -60,6 +61,8 @@ pub struct Publication<'a> {
     pub brand: &'a Brand,
     /// Where the name is taken.
     pub occupied: Occupied,
+    /// The text of a symlink that stands for an older version, and is ours to replace.
+    pub link: Option<&'a Path>,
     /// The last word, right before the name is taken: false gives up with [`PublishError::Superseded`].
     pub just_before_rename: &'a dyn Fn() -> bool,
 }
@@ -238,6 +241,21 @@ impl Staging {
             Err(Errno::NOENT) => return Ok(Occupant::Vanished),
             stat => stat.map_err(error)?,
         };
+        if seen.kind() == FileType::Symlink
+            && let Some(text) = publication.link
+        {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW;
+            let link = match openat2(parent.as_fd(), Path::new(OsStr::from_bytes(name)), flags) {
+                Err(Errno::NOENT) => return Ok(Occupant::Vanished),
+                link => link.map_err(error)?,
+            };
+            let seen = FileStat::of(&link).map_err(error)?;
+            if seen.kind() == FileType::Symlink
+                && link_text(&link).map_err(error)? == text.as_os_str().as_bytes()
+            {
+                return Ok(Occupant::Ours(seen, Some(link)));
+            }
+        }
         if seen.kind() != FileType::RegularFile {
             return Ok(Occupant::Foreign(seen, None, None));
         }
@@ -356,13 +374,22 @@ fn is_same_file(a: &Brand, b: &Brand) -> bool {
     a.detector == b.detector && a.shift == b.shift && a.path == b.path
 }
 
+/// As [`set_mtime`], of a symlink itself.
+pub(super) fn set_mtime_of_link(dir: impl AsFd, name: &str, mtime_ns: i64) -> Result<(), Errno> {
+    rustix::fs::utimensat(dir, name, &only_mtime(mtime_ns), AtFlags::SYMLINK_NOFOLLOW)
+}
+
 /// Sets the time of last modification and leaves that of last access.
 ///
 /// # Errors
 /// Whatever utimensat(2) says.
 pub fn set_mtime(file: impl AsFd, mtime_ns: i64) -> Result<(), Errno> {
+    rustix::fs::futimens(file, &only_mtime(mtime_ns))
+}
+
+fn only_mtime(mtime_ns: i64) -> Timestamps {
     let last_modification =
         Timespec { tv_sec: mtime_ns.div_euclid(1_000_000_000), tv_nsec: mtime_ns.rem_euclid(1_000_000_000) };
     let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    rustix::fs::futimens(file, &Timestamps { last_access, last_modification })
+    Timestamps { last_access, last_modification }
 }

@@ -105,6 +105,7 @@ fn plain<'a>(at: &'a RelPath, brand: &'a Brand) -> Publication<'a> {
         directories: &|_| DirAttributes { uid: None, gid: None, mode: 0o755 },
         brand,
         occupied: Occupied::Refuse,
+        link: None,
         just_before_rename: &|| true,
     }
 }
@@ -209,6 +210,30 @@ fn what_is_not_ours_is_left() {
         }
     }
     assert_eq!(fixture.read(b"file"), b"a user's");
+    assert!(fixture.left().is_empty());
+    fixture.assert_canary();
+}
+
+/// A link of ours, made by eviction, is an older version; any other is somebody's.
+#[test]
+fn our_own_link_is_replaced() {
+    let fixture = Fixture::new();
+    let stored = fixture.canary().join("file");
+    let at = RelPath::new(b"a").unwrap();
+    let brand = brand(&at, SHIFT, b"newer");
+    let publication = Publication { link: Some(&stored), ..plain(&at, &brand) };
+    for (text, is_ours) in [(stored.clone(), true), (fixture.canary().join("other"), false)] {
+        std::fs::remove_file(fixture.at(b"a")).ok();
+        symlink(&text, fixture.at(b"a")).unwrap();
+        let staged = fixture.staging.stage().unwrap();
+        rustix::io::write(staged.file(), b"newer").unwrap();
+        match fixture.staging.publish(staged, &publication) {
+            Ok(published) => assert!(is_ours && published.replaced == Some(Replaced::Older)),
+            Err(PublishError::Foreign { .. }) => assert!(!is_ours),
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(std::fs::symlink_metadata(fixture.at(b"a")).unwrap().is_symlink(), !is_ours);
+    }
     assert!(fixture.left().is_empty());
     fixture.assert_canary();
 }

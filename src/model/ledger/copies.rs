@@ -279,6 +279,7 @@ impl Ledger {
         {
             self.journal.written.pop_front();
             self.set_copy(id, storage, CopyState::Stored);
+            self.may_leave(id, storage, out);
             if let Some(version) = self.versions.get(id) {
                 if let Some(closed) = version.closed {
                     self.timing.stored(storage, now.at.saturating_duration_since(closed));

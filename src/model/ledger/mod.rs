@@ -20,6 +20,7 @@ mod fallen;
 mod halves;
 mod health;
 mod landings;
+mod leaving;
 mod offers;
 mod report;
 mod retry;

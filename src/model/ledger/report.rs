@@ -9,12 +9,12 @@ use super::{Ledger, Now};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::shift::ShiftId;
 use crate::model::status::{
-    Amount, Copies, Counts, Daemon, Detector, Fill, FillOf, Health, Journal, Latency, Link, LinkState,
-    Percentiles, Ramdisk, Rate, Room, STATUS_VERSION, Shift, StatusReport, Storage,
+    Amount, Copies, Counts, Daemon, Detector, Health, Journal, Latency, Left, Link, LinkState, Percentiles,
+    Ramdisk, Rate, Room, STATUS_VERSION, Shift, StatusReport, Storage,
 };
 
 impl Ledger {
-    /// How things are. What the ledger does not know (process, paths, kinds, messages) is left empty, for its caller.
+    /// How things are. What the ledger does not know (process, paths, kinds, fill levels, messages) is left empty, for its caller.
     pub fn report(&self, now: Now) -> StatusReport {
         let space = self.room.space();
         StatusReport {
@@ -30,6 +30,7 @@ impl Ledger {
             ramdisk: Ramdisk {
                 path: String::new(),
                 room: Room { total_bytes: space.total_bytes, free_bytes: space.free_bytes },
+                left: Left::default(),
             },
             journal: match &self.journal.trouble {
                 None => Journal::Ok,
@@ -43,7 +44,7 @@ impl Ledger {
             storages: (0..self.storages.len()).map(|s| self.report_storage(now, s)).collect(),
             shifts: self.report_shifts(),
             latency: Latency { visible: self.timing.visible.percentiles(), stored: self.internal_times() },
-            fills: self.report_fills(),
+            fills: Vec::new(),
             problems: Vec::new(),
             messages: Vec::new(),
         }
@@ -52,15 +53,6 @@ impl Ledger {
     fn internal_times(&self) -> Percentiles {
         let internal = self.settings.storages.iter().position(|storage| storage.internal);
         internal.map_or(Percentiles::default(), |internal| self.timing.stored[internal].percentiles())
-    }
-
-    /// In the order of [`rooms`](Self::rooms).
-    fn report_fills(&self) -> Vec<Fill> {
-        let detectors = self.settings.detectors.iter().filter(|detector| !detector.is_extra());
-        let detectors = detectors.map(|detector| (FillOf::Detector, detector.id.to_string()));
-        let places = [(FillOf::Ramdisk, String::new())].into_iter().chain(detectors);
-        let fill = |((of, name), room)| Fill { of, name, room, full_in_s: None };
-        places.zip(self.rooms()).map(fill).collect()
     }
 
     fn report_detector(&self, now: Now, index: usize) -> Detector {
@@ -143,6 +135,8 @@ impl Ledger {
             pending,
             rate: Rate { files_per_s, bytes_per_s },
             stored: state.meter.all,
+            room: Room::default(),
+            left: Left::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::model::status::{Rate, Room};
 use crate::model::times::Times;
 
 impl Ledger {
-    /// What happened since the last call, and how things are now.
+    /// What happened since the last call, and how things are now; without the storages' rooms.
     pub fn sample(&mut self, now: Now) -> Sample {
         let over = self.timing.begin_sample(now.at);
         let rate = |meter: &mut Meter| {

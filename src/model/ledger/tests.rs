@@ -207,6 +207,13 @@ impl World {
                     }
                 }
             }
+            Order::MayLeave { home, resident } => {
+                // Forgotten with this very commit it may be, but not before.
+                let Some(version) = self.ledger.versions.get(resident.version) else { return };
+                let needed = if home == crate::model::residents::Home::Ramdisk { 1 } else { 2 };
+                let stored = version.copies[..needed].iter().all(|copy| copy.state == CopyState::Stored);
+                assert!(stored, "it was let go too early");
+            }
             Order::AnnounceShift { .. } | Order::PrepareShift(_) | Order::LookAgain { .. } => {}
             Order::Tell(message) => self.told.push(message),
         }

@@ -175,7 +175,9 @@ impl Ledger {
         self.transfers.insert(transfer, record);
         let wanted = Wanted { transfer, offer: id, known_hash: offer.known_hash };
         let (path, offered, replace_past) = (offer.path.clone(), offer.identity, offer.replace_past);
-        Some((wanted, LandJob { detector, detector_id, shift, path, at, offered, replace_past }))
+        let place = shift.place(&detector_id);
+        let to = place.and_then(|place| place.target.replica(shift.user_dir.as_ref(), &path).ok());
+        Some((wanted, LandJob { detector, detector_id, shift, path, at, to, offered, replace_past }))
     }
 
     /// A want's end: gives its reservation back.

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use crate::model::attention::Severity;
 use crate::model::half::Half;
 use crate::model::observation::Observation;
-use crate::model::status::{Detector, FillOf, Health, Journal, LinkState, Storage};
+use crate::model::status::{Detector, FillOf, Health, Journal, Left, LinkState, Storage};
 use crate::model::times::Times;
 
 pub(super) const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -85,6 +85,23 @@ const METRICS: &[Metric] = &[
         |o| fills(o, |total, _| total),
     ),
     gauge("ppu_uringd_filesystem_free_bytes", "Free room on it.", |o| fills(o, |_, free| free)),
+    gauge(
+        "ppu_uringd_evicting",
+        "1 while a file system is too full and the oldest stored files leave it.",
+        |o| leavers(o, |left| truth(left.evicting)),
+    ),
+    counter(
+        "ppu_uringd_evicted_files",
+        "Files that left a file system to make room, since the daemon's start; links may have their places.",
+        |o| leavers(o, |left| left.evicted.files),
+    ),
+    counter("ppu_uringd_evicted_bytes", "Their size.", |o| leavers(o, |left| left.evicted.bytes)),
+    counter(
+        "ppu_uringd_purged_files",
+        "Files of past shifts that left a file system, since the daemon's start.",
+        |o| leavers(o, |left| left.purged.files),
+    ),
+    counter("ppu_uringd_purged_bytes", "Their size.", |o| leavers(o, |left| left.purged.bytes)),
     gauge("ppu_uringd_detector_connected", "1 while files can travel from this detector.", |o| {
         detectors(o, |d| truth(d.link.state == LinkState::Connected))
     }),
@@ -268,6 +285,13 @@ fn fills(observation: &Observation, bytes: fn(u64, u64) -> u64) -> Vec<Row<f64>>
         (labels, bytes(fill.room.total_bytes, fill.room.free_bytes) as f64)
     };
     known.map(row).collect()
+}
+
+fn leavers<T>(observation: &Observation, value: impl Fn(&Left) -> T) -> Vec<Row<T>> {
+    let report = &observation.report;
+    let of = |role: &str, name: &str| vec![("role", role.to_owned()), ("name", name.to_owned())];
+    let storages = report.storages.iter().map(|storage| (of("storage", &storage.id), value(&storage.left)));
+    [(of("ramdisk", ""), value(&report.ramdisk.left))].into_iter().chain(storages).collect()
 }
 
 fn detectors<T>(observation: &Observation, value: impl Fn(&Detector) -> T) -> Vec<Row<T>> {

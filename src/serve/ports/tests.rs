@@ -96,7 +96,11 @@ fn report() -> StatusReport {
         version: STATUS_VERSION,
         at_ms: 0,
         daemon: Daemon { software: String::new(), pid: 1, uptime_s: 1, engine: String::new(), verify: true },
-        ramdisk: Ramdisk { path: String::new(), room: Room::default() },
+        ramdisk: Ramdisk {
+            path: String::new(),
+            room: Room::default(),
+            left: crate::model::status::Left::default(),
+        },
         journal: Journal::Ok,
         paused: crate::model::half::Paused::default(),
         detectors: vec![],

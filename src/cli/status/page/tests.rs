@@ -3,7 +3,7 @@ use ppu_uringd::model::half::Paused;
 use ppu_uringd::model::message::{Code, Message};
 use ppu_uringd::model::shift::ShiftId;
 use ppu_uringd::model::status::{
-    Counts, Daemon, Journal, Latency, Link, Percentiles, Ramdisk, Rate, Room, STATUS_VERSION,
+    Counts, Daemon, Journal, Latency, Left, Link, Percentiles, Ramdisk, Rate, Room, STATUS_VERSION,
 };
 
 use super::*;
@@ -24,6 +24,11 @@ fn report() -> StatusReport {
         ramdisk: Ramdisk {
             path: "/ramdisk".to_owned(),
             room: Room { total_bytes: 64_000_000_000, free_bytes: 12_300_000_000 },
+            left: Left {
+                evicting: true,
+                evicted: Amount { files: 321, bytes: 770_400_000 },
+                purged: Amount { files: 9, bytes: 21_600_000 },
+            },
         },
         journal: Journal::Ok,
         paused: Paused::default(),
@@ -54,6 +59,8 @@ fn report() -> StatusReport {
             pending: 23,
             rate: Rate { files_per_s: 24.6, bytes_per_s: 59.0e6 },
             stored: Amount::default(),
+            room: Room { total_bytes: 1_000_000_000_000, free_bytes: 640_000_000_000 },
+            left: Left::default(),
         }],
         shifts: vec![Shift {
             start_ms: ShiftId(NOW_MS),
@@ -97,6 +104,10 @@ DETECTOR  LINK       ADDRESS                 BACKLOG           LANDED         RE
 
 STORAGE   KIND      HEALTH  TARGET           RATE  IN FLIGHT  PENDING
 internal  internal  ok      /data   25/s, 59 MB/s          8       23
+
+ROOM ON   AT        FULL     FREE       EVICTED       PURGED
+ramdisk   /ramdisk  81 %  12.3 GB  321 (770 MB)  9 (21.6 MB)  evicting
+internal  /data     36 %   640 GB             0            0
 
 SHIFT                UID  GID  STORAGE   PENDING  COPIED  FAILED  SUPERSEDED  LOST  PRODUCED
 2026-07-31 23:59:59  500  501  internal       23   12334       0           0     0     12357
