@@ -2,6 +2,7 @@
 //! storage: verified, atomic, durable. ARCHITECTURE.md is the map of this crate.
 
 pub mod daemon;
+pub mod host;
 pub mod intake;
 pub mod journal;
 pub mod keep;

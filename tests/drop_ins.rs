@@ -74,7 +74,8 @@ fn furka_begins_shifts_and_pauses_fetching() {
     wait_until("it is on offer", || rig.status().unwrap().detectors[1].backlog.files == 1);
     assert_eq!(shifts(&rig).len(), 3, "a pause is no shift");
     run(&rig, "furka", &["start", "-u", "600"], 0);
-    wait_until("fetching goes on", || rig.ppu_ramdisk.path().join("b/502_502/while paused").exists());
+    // It is a past shift's, which leave the ramdisk.
+    wait_until("fetching goes on", || rig.storage.path().join("data/b/502_502/while paused").exists());
     run(&rig, "furka", &["status"], 0);
     assert!(run(&rig, "furka", &["force-reload"], 0).contains("goes on"));
     assert_eq!(shifts(&rig).len(), 4);

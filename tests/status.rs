@@ -77,6 +77,7 @@ fn report() -> StatusReport {
         latency: Latency::default(),
         fills: vec![],
         problems: vec![],
+        advice: vec![],
         messages: vec![],
     };
     StatusReport { problems: problems(&report), ..report }

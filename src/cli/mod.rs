@@ -3,6 +3,7 @@
 mod add;
 mod completions;
 mod config_check;
+mod config_import;
 mod control;
 mod daemon;
 mod demo;
@@ -19,6 +20,7 @@ mod simulate;
 mod size;
 mod status;
 mod stop;
+mod tune;
 mod verify;
 
 use std::io::{self, Write};
@@ -57,6 +59,7 @@ enum Command {
     Shift(shift::Command),
     Simulate(simulate::Args),
     Status(status::Args),
+    Tune(tune::Args),
     Verify(verify::Args),
 }
 
@@ -64,6 +67,7 @@ enum Command {
 #[derive(Subcommand)]
 enum ConfigCommand {
     Check(config_check::Args),
+    Import(config_import::Args),
 }
 
 /// Why a command did not do what it was asked to.
@@ -101,6 +105,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Add(args) => add::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
+        Command::Config(ConfigCommand::Import(args)) => config_import::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
         Command::Messages(args) => messages::run(&args),
@@ -111,6 +116,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Shift(command) => shift::run(&command),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Verify(args) => verify::run(&args),
     };
     match result {

@@ -8,6 +8,7 @@ use ppu_uring::Engine;
 
 use crate::model::attention::problems;
 use crate::model::history::{History, Sample};
+use crate::model::host::Advice;
 use crate::model::ledger::{Ledger, Now};
 use crate::model::status::{Daemon, Fill, FillOf, StatusReport, Told};
 
@@ -19,6 +20,7 @@ pub struct Lookout {
     ramdisk: String,
     /// Kind and target of each storage.
     storages: Vec<(&'static str, String)>,
+    advice: Vec<Advice>,
     /// Fills in what the keepers know, room on storages for instance.
     keepers: Box<dyn Fn(&mut StatusReport) + Send>,
     /// An old report, for the keepers to fill in: a new one takes its time where a great backlog has to be added up.
@@ -28,7 +30,12 @@ pub struct Lookout {
 
 impl Lookout {
     /// Of a daemon that starts now.
-    pub fn new(config: &Ppu, engine: Engine, keepers: Box<dyn Fn(&mut StatusReport) + Send>) -> Self {
+    pub fn new(
+        config: &Ppu,
+        engine: Engine,
+        advice: Vec<Advice>,
+        keepers: Box<dyn Fn(&mut StatusReport) + Send>,
+    ) -> Self {
         let storages = config.storages.iter().map(|storage| {
             let kind = match storage.kind {
                 StorageKind::Internal => "internal",
@@ -43,6 +50,7 @@ impl Lookout {
             verify: config.verify == Verify::Publish,
             ramdisk: config.ramdisk.display().to_string(),
             storages: storages.collect(),
+            advice,
             keepers,
             outline: None,
             history: History::default(),
@@ -81,6 +89,7 @@ impl Lookout {
             (*kind).clone_into(&mut storage.kind);
             storage.target.clone_from(target);
         }
+        report.advice.clone_from(&self.advice);
         (self.keepers)(&mut report);
         report.fills = self.fills(&report);
         report.problems = problems(&report);

@@ -17,6 +17,7 @@ pub mod ppu;
 mod releasing;
 mod restore;
 mod runtime;
+mod self_check;
 mod sending;
 mod shifts;
 mod signals;

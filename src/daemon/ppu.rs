@@ -26,7 +26,7 @@ use super::runtime;
 use super::verify::{self, Verifier};
 use super::waiting::Waiting;
 use super::which::Known;
-use super::{key, limits, restore, shifts, signals};
+use super::{key, limits, restore, self_check, shifts, signals};
 use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
@@ -34,6 +34,7 @@ use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::half::Half;
 use crate::model::history::{Sample, news};
+use crate::model::host::Role;
 use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
@@ -136,7 +137,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let ramdisk = Arc::new(Root::open(&config.ramdisk)?);
     let staging = Arc::new(Staging::open(Arc::clone(&ramdisk))?);
     staging.sweep()?;
-    check_ramdisk(&ramdisk);
+    let pipes = config.detectors.iter().map(|detector| u64::from(detector.streams)).sum();
+    let advice = self_check::run(Role::Ppu, &ramdisk, pipes);
     let control = ControlSocket::bind(&config.interfaces.control)?;
     let descriptors = limits::raise_descriptor_limit();
     let dashboard = Dashboard::bind(&config.interfaces, descriptors)?;
@@ -194,7 +196,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
-        lookout: Lookout::new(&config, engine.engine(), Box::new(keeping.describe())),
+        lookout: Lookout::new(&config, engine.engine(), advice, Box::new(keeping.describe())),
         bulletin,
         keepers,
         known: Known::new(&config),
@@ -448,19 +450,6 @@ fn settings(config: &Ppu) -> Settings {
                 },
             })
             .collect(),
-    }
-}
-
-fn check_ramdisk(ramdisk: &Root) {
-    let Ok(file_system) = ramdisk.file_system() else { return };
-    let path = ramdisk.path().display();
-    if !file_system.tmpfs {
-        tracing::warn!("ramdisk {path} is no tmpfs: landing is as slow as that file system is");
-    } else if file_system.huge.as_deref() != Some("within_size") {
-        tracing::warn!(
-            "ramdisk {path} is mounted without huge=within_size, with which landing is up to 2.7 times faster: \
-             mount -o remount,huge=within_size {path}"
-        );
     }
 }
 

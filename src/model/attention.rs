@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::half::Half;
+use super::host::Advice;
 use super::status::{Detector, Health, Journal, LinkState, Room, StatusReport, Storage};
 use super::units::{bytes, count, duration, offset, one_line};
 
@@ -20,6 +21,8 @@ pub enum Severity {
     Error,
     /// It works, and may not for long.
     Warning,
+    /// All is well, and could be faster.
+    Advice,
 }
 
 /// One thing that needs attention.
@@ -29,6 +32,11 @@ pub struct Problem {
     pub severity: Severity,
     /// What is wrong, and what to do; one line.
     pub text: String,
+}
+
+/// Nothing but advice.
+pub fn is_well(problems: &[Problem]) -> bool {
+    problems.iter().all(|problem| problem.severity == Severity::Advice)
 }
 
 /// The worst first.
@@ -69,6 +77,10 @@ pub fn problems(report: &StatusReport) -> Vec<Problem> {
     if !report.daemon.verify {
         found.push(warning("contents are not verified on landing: verify = \"off\"".to_owned()));
     }
+    found.extend(report.advice.iter().map(|Advice { what, cure }| Problem {
+        severity: Severity::Advice,
+        text: one_line(&format!("{what}. {cure}")),
+    }));
     found.sort_by_key(|problem| problem.severity);
     found
 }

@@ -6,6 +6,7 @@ pub mod extra;
 pub mod file_version;
 pub mod half;
 pub mod history;
+pub mod host;
 pub mod job;
 pub mod ledger;
 pub mod message;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attention::Problem;
 use super::half::Paused;
+use super::host::Advice;
 use super::ledger::Tally;
 use super::message::Message;
 use super::shift::ShiftId;
@@ -44,6 +45,9 @@ pub struct StatusReport {
     /// What needs attention, and what to do; the worst first.
     #[serde(default)]
     pub problems: Vec<Problem>,
+    /// What of the machine holds it back, as it was at start.
+    #[serde(default)]
+    pub advice: Vec<Advice>,
     /// The last ones, oldest first.
     pub messages: Vec<Told>,
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use ppu_uringd::model::attention::Severity;
+use ppu_uringd::model::attention::{Severity, is_well};
 use ppu_uringd::model::status::{
     Amount, Copies, Detector, Health, Left, LinkState, Room, Shift, StatusReport, Storage, Told,
 };
@@ -52,14 +52,13 @@ fn head(report: &StatusReport, software: &str) -> String {
 
 fn attention(report: &StatusReport, paint: Paint) -> String {
     let problems = &report.problems;
-    if problems.is_empty() {
-        return format!("{}\n", paint.green("All well."));
-    }
     let lines = problems.iter().map(|problem| match problem.severity {
         Severity::Error => format!("{} {}\n", paint.red("ERROR  "), problem.text),
         Severity::Warning => format!("{} {}\n", paint.yellow("WARNING"), problem.text),
+        Severity::Advice => format!("ADVICE  {}\n", problem.text),
     });
-    lines.collect()
+    let well = if is_well(problems) { format!("{}\n", paint.green("All well.")) } else { String::new() };
+    lines.fold(well, |text, line| text + &line)
 }
 
 pub(super) const DETECTOR_HEAD: &[&str] =

@@ -46,6 +46,7 @@ impl Ledger {
             latency: Latency { visible: self.timing.visible.percentiles(), stored: self.internal_times() },
             fills: Vec::new(),
             problems: Vec::new(),
+            advice: Vec::new(),
             messages: Vec::new(),
         }
     }

@@ -78,6 +78,7 @@ fn report() -> StatusReport {
         latency: Latency::default(),
         fills: vec![],
         problems: vec![],
+        advice: vec![],
         messages: vec![],
     }
 }

@@ -85,6 +85,7 @@ async fn healthz(State(board): State<Arc<Board>>) -> Result<Response, Trouble> {
     let lines = problems.iter().map(|problem| match problem.severity {
         Severity::Error => format!("ERROR {}\n", problem.text),
         Severity::Warning => format!("WARNING {}\n", problem.text),
+        Severity::Advice => format!("ADVICE {}\n", problem.text),
     });
     let lines: String = lines.collect();
     Ok(match is_error {

@@ -56,7 +56,7 @@ const METRICS: &[Metric] = &[
         one((o.report.at_ms / 1000) as f64 - o.report.daemon.uptime_s as f64)
     }),
     gauge("ppu_uringd_problems", "Lines of each severity that status shows at its top.", |o| {
-        [(Severity::Error, "error"), (Severity::Warning, "warning")]
+        [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Advice, "advice")]
             .into_iter()
             .map(|(severity, name)| {
                 let same = o.report.problems.iter().filter(|problem| problem.severity == severity);

@@ -107,6 +107,7 @@ fn report() -> StatusReport {
         storages: vec![],
         shifts: (0..5).map(shift).collect(),
         latency: Latency::default(),
+        advice: vec![],
         messages: vec![],
     }
 }

@@ -1,5 +1,6 @@
 use ppu_uringd::model::attention::problems;
 use ppu_uringd::model::half::Paused;
+use ppu_uringd::model::host::Advice;
 use ppu_uringd::model::message::{Code, Message};
 use ppu_uringd::model::shift::ShiftId;
 use ppu_uringd::model::status::{
@@ -77,6 +78,7 @@ fn report() -> StatusReport {
         },
         fills: vec![],
         problems: vec![],
+        advice: vec![],
         messages: vec![],
     }
 }
@@ -113,6 +115,19 @@ SHIFT                UID  GID  STORAGE   PENDING  COPIED  FAILED  SUPERSEDED  LO
 2026-07-31 23:59:59  500  501  internal       23   12334       0           0     0     12357
 "
     );
+}
+
+#[test]
+fn advice_leaves_all_well() {
+    let mut report = report();
+    let advice = Advice { what: "the time is read from hpet".to_owned(), cure: "echo tsc".to_owned() };
+    report.advice.push(advice);
+    let text = plain(&report);
+    let attention: Vec<&str> = text.lines().skip(1).take(2).collect();
+    assert_eq!(attention, ["All well.", "ADVICE  the time is read from hpet. echo tsc"]);
+    report.daemon.verify = false;
+    let text = plain(&report);
+    assert!(text.lines().nth(1).unwrap().starts_with("WARNING") && !text.contains("All well"), "{text}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is on the screen.
 
 use jiff::tz::TimeZone;
-use ppu_uringd::model::attention::Severity;
+use ppu_uringd::model::attention::{Severity, is_well};
 use ppu_uringd::model::history::Sample;
 use ppu_uringd::model::status::{Fill, FillOf, StatusReport, Told};
 use ppu_uringd::model::units::{bytes, bytes_per_s, duration, latency, one_line};
@@ -93,14 +93,13 @@ fn attention(view: &View, report: &StatusReport, width: usize) -> Vec<Line<'stat
         let word = match problem.severity {
             Severity::Error => "ERROR   ".bold().red(),
             Severity::Warning => "WARNING ".yellow(),
+            Severity::Advice => Span::raw("ADVICE  "),
         };
         wrapped(word, &problem.text, width)
     });
-    let mut lines: Vec<Line<'_>> = silence.chain(problems).collect();
-    if lines.is_empty() {
-        lines.push(Line::from("All well.".green()));
-    }
-    lines
+    let is_well = view.silence.is_none() && is_well(&report.problems);
+    let well = is_well.then(|| Line::from("All well.".green()));
+    well.into_iter().chain(silence).chain(problems).collect()
 }
 
 /// The text in as many lines as it needs, all beside the word.

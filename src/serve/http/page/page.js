@@ -17,7 +17,8 @@ function showReport(report) {
   const daemon = report.daemon;
   at("daemon").textContent = `${daemon.software} on ${location.hostname}, up ${duration(daemon.uptime_s)}, engine ${daemon.engine}`;
   const errors = report.problems.filter(problem => problem.severity === "error").length;
-  document.title = (errors ? `(${errors}) ` : report.problems.length ? "(!) " : "") + "ppu-uringd";
+  const warnings = report.problems.filter(problem => problem.severity === "warning").length;
+  document.title = (errors ? `(${errors}) ` : warnings ? "(!) " : "") + "ppu-uringd";
   showAttention(report.problems);
   at("cards").replaceChildren(...report.detectors.map(detectorCard), ...report.storages.map(storageCard));
   at("fills").replaceChildren(...report.fills.filter(fill => fill.total_bytes > 0).map(fillLine));
@@ -30,8 +31,8 @@ function showAttention(problems) {
   if (key === state.attention) return;
   state.attention = key;
   const line = problem => make("p", problem.severity, make("b", "", problem.severity.toUpperCase()), problem.text);
-  at("attention").replaceChildren(...problems.map(line));
-  if (!problems.length) at("attention").append(make("p", "good", "All well."));
+  const well = problems.every(problem => problem.severity === "advice") ? [make("p", "good", "All well.")] : [];
+  at("attention").replaceChildren(...well, ...problems.map(line));
 }
 
 function card(kind, level, name, word, where, rows) {
