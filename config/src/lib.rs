@@ -24,7 +24,7 @@ use toml::de::DeTable;
 
 pub use detector::{Detector, Release};
 pub use import::{Finding, Imported, OldText, Verdict, import};
-pub use ppu::{DetectorLink, Direct, Interfaces, Ppu, Storage, StorageKind, Verify};
+pub use ppu::{DetectorLink, Direct, Hook, HookOn, Interfaces, Ppu, Storage, StorageKind, Verify};
 pub use problem::{ConfigError, Problem};
 pub use value::{Engine, HostPort, Level, Log, parse_bytes};
 

@@ -51,6 +51,10 @@ ramdisk = "{self.dir}/ramdisk"
 key_file = "{self.dir}/key"
 uid = {UID}
 gid = {GID}
+# Whatever else fills this machine's disk.
+fillstate_low = 0.998
+fillstate_limit = 0.999
+almost_overflow = 1.0
 [interfaces]
 status = "127.0.0.1:{self.status_port}"
 messages = "127.0.0.1:{self.message_port}"

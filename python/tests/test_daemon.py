@@ -1,5 +1,6 @@
 """Scripts of users against the real daemon."""
 
+import os
 import threading
 import time
 import unittest
@@ -116,6 +117,41 @@ class WithDaemons(unittest.TestCase):
         self.daemons.start("detector")
         client.thread.join(PATIENCE)
         self.assertEqual(str(client.raised), "of another connection")
+
+    def test_images_as_they_become_visible_and_are_stored(self):
+        place = {"host": "127.0.0.1", "port": self.daemons.message_port, "reconnect": 0.05}
+        images, copies = ppu_uringd.visible(**place), ppu_uringd.stored(**place)
+        images.connect()
+        copies.connect()
+        self.daemons.start("detector")
+        names = [b"a.cbf", b"b\n\xff.cbf"]
+        for name in names:
+            self.daemons.write(os.fsdecode(name), name)
+        visible, stored = [], []
+        for name in names:
+            visible.append(next(images))
+            with open(visible[-1].path, "rb") as image:
+                self.assertIn(image.read(), names)
+            stored.append(next(copies))
+        self.assertEqual({os.fsencode(os.path.basename(event.path)) for event in visible}, set(names))
+        for event, copy in zip(visible, sorted(stored, key=lambda copy: copy.version)):
+            self.assertEqual((event.kind, event.detector, event.storage), ("visible", "1MF", None))
+            self.assertEqual((event.uid, event.gid, event.size), (UID, GID, os.path.getsize(event.path)))
+            self.assertEqual((copy.kind, copy.storage, copy.hash), ("stored", "internal", event.hash))
+            self.assertEqual(os.path.getsize(copy.path), copy.size)
+            self.assertEqual((copy.version, copy.shift), (event.version, event.shift))
+        self.daemons.stop("ppu")
+        self.daemons.start("ppu")
+        self.daemons.write("c.cbf")
+        self.assertTrue(next(images).path.endswith("c.cbf"), "it has reconnected, and nothing comes twice")
+        with ppu_uringd.visible(since=visible[0].number, **place) as again:
+            self.assertEqual(next(again), visible[1])
+        with ppu_uringd.visible(since=1, **place) as all_of_them:
+            gap = next(all_of_them)
+            self.assertIsInstance(gap, ppu_uringd.Gap)
+            self.assertEqual(next(all_of_them), visible[0])
+        images.close()
+        copies.close()
 
     def test_modern_messages(self):
         place = {"host": "127.0.0.1", "port": self.daemons.message_port}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use super::bulletin::{Bulletin, Wish};
+use super::events::EventFeed;
 use super::halves::Halves;
 use super::intake::{Intake, TakenIn};
 use super::keeping::Keepers;
@@ -42,6 +43,10 @@ const BURST: Duration = Duration::from_micros(500);
 /// In a burst facts gather that long: waking this thread, and what it wakes, for every single file costs more than all else that it
 /// does. A file that comes alone is never delayed.
 const GATHER: Duration = Duration::from_micros(250);
+/// With so many files asked for there is work enough on both sides while facts gather for longer.
+const MANY_WANTED: u64 = 16;
+/// And so long.
+const GATHER_MANY: Duration = Duration::from_millis(1);
 /// Offers in one acknowledgement, so that it fits a frame.
 const ACK_OFFERS: usize = 4096;
 
@@ -106,6 +111,8 @@ pub struct Hub {
     pub intake: Intake,
     /// What people are told.
     pub bulletin: Bulletin,
+    /// What consumers hear of files.
+    pub events: EventFeed,
     /// Who takes away what may leave.
     pub keepers: Keepers,
     /// What people may name.
@@ -144,8 +151,8 @@ impl Hub {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            if input.is_some() && worked.elapsed() < BURST {
-                std::thread::sleep(GATHER);
+            if input.is_some() {
+                std::thread::sleep(self.gather(worked.elapsed()));
             }
             worked = Instant::now();
             let mut taken = 0;
@@ -178,6 +185,15 @@ impl Hub {
                 taken += 1;
                 input = if taken < BATCH_FACTS { inputs.try_recv().ok() } else { None };
             }
+        }
+    }
+
+    /// How long a fact that comes so long after the last ones waits for company.
+    fn gather(&self, after: Duration) -> Duration {
+        match self.ledger.wanted_files() >= MANY_WANTED {
+            true => GATHER_MANY,
+            false if after < BURST => GATHER,
+            false => Duration::ZERO,
         }
     }
 
@@ -240,7 +256,12 @@ impl Hub {
     }
 
     fn fact(&mut self, fact: Fact, orders: &mut Vec<Order>) {
-        self.ledger.apply(now(), fact, orders);
+        let now = now();
+        let committed = if let Fact::Committed { up_to } = &fact { Some(*up_to) } else { None };
+        self.ledger.apply(now, fact, orders);
+        if let Some(up_to) = committed {
+            self.events.committed(up_to, now.wall_ms);
+        }
     }
 
     fn report(&self) -> StatusReport {
@@ -299,10 +320,14 @@ impl Hub {
                 }
                 Order::MayLeave { home, resident } => self.keepers.may_leave(home, resident),
                 Order::Copy { storage, job } => (self.writers[storage.index()])(job),
-                Order::Record { sequence, record } => self.record(sequence, record),
+                Order::Record { sequence, record } => {
+                    self.events.recorded(&self.ledger, sequence, &record);
+                    self.record(sequence, record);
+                }
                 Order::Tell(message) => told.extend(self.bulletin.raise(now(), message)),
             }
         }
+        self.events.publish();
         self.keep(told);
         acks.send(|detector, message| self.say(detector, message));
     }

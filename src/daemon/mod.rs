@@ -4,6 +4,7 @@ mod bulletin;
 mod dashboard;
 pub mod detector;
 mod engine;
+mod events;
 mod halves;
 mod hub;
 mod intake;

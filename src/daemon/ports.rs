@@ -11,10 +11,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::hub::Input;
-use crate::model::status::Told;
-use crate::serve::feed::Reader;
+use crate::serve::ports::messages::Subjects;
 use crate::serve::ports::{Limits, Port, PortError, messages, status};
-use crate::wire::handshake::SOFTWARE;
 
 /// Ports that are listened on.
 pub(super) struct Ports {
@@ -36,12 +34,12 @@ pub(super) fn bind(config: &Interfaces, descriptors: u64) -> Result<Ports, PortE
 }
 
 impl Ports {
-    /// Starts their thread. Subscribers hear the last word of `messages`, which must end before [`Served::stop`] is called. At most
+    /// Starts their thread. Subscribers hear the last word of `subjects`, which must end before [`Served::stop`] is called. At most
     /// `history` shifts are told of.
     pub(super) fn start(
         self,
         inputs: Sender<Input>,
-        messages: Reader<Told>,
+        subjects: Subjects,
         history: usize,
     ) -> io::Result<Served> {
         let ask = move |reply: oneshot::Sender<_>| {
@@ -59,7 +57,12 @@ impl Ports {
             serving.push(Box::pin(status::serve(port, Box::new(ask), history, stop())));
         }
         if let Some(port) = self.messages {
-            serving.push(Box::pin(messages::serve(port, messages, SOFTWARE, stop())));
+            let (messages, relay_messages) = subjects.messages.relayed();
+            let (events, relay_events) = subjects.events.relayed();
+            serving.push(Box::pin(relay_messages));
+            serving.push(Box::pin(relay_events));
+            let subjects = Subjects { messages, events, ..subjects };
+            serving.push(Box::pin(messages::serve(port, subjects, stop())));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("ports".into()).spawn(move || {
@@ -68,6 +71,8 @@ impl Ports {
                 serving.into_iter().for_each(|serving| drop(ports.spawn(serving)));
                 while ports.join_next().await.is_some() {}
             });
+            // A question to a journal whose disk hangs is not waited for.
+            runtime.shutdown_background();
         })?;
         Ok(Served { stops, thread })
     }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use super::bulletin::{Bulletin, Wish};
 use super::dashboard::Dashboard;
 use super::engine::{self, EngineChoice};
+use super::events::{self, EventFeed};
 use super::halves::Halves;
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
@@ -43,10 +44,12 @@ use crate::model::replica_path::TargetError;
 use crate::model::shift_request::ShiftError;
 use crate::rooted::{Handed, Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
+use crate::serve::hook;
 use crate::serve::http::HttpError;
 use crate::serve::ports::PortError;
+use crate::serve::ports::messages::Subjects;
 use crate::store::{self, writer::Writer};
-use crate::wire::handshake::{Key, PpuId};
+use crate::wire::handshake::{Key, PpuId, SOFTWARE};
 
 /// How long the end waits for a storage that hangs, and for the journal.
 const LAST_WAIT: Duration = Duration::from_secs(5);
@@ -158,6 +161,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let damaged = matches!(opened.origin, Origin::SetAside { .. });
 
     let (inputs, hub_inputs) = mpsc::channel();
+    let event_places = events::places(&config, &opened.loaded);
+    let event_base = opened.journal.event_base();
     let journal = journal::start(opened.journal, report_journal(inputs.clone()));
     let journal::Running { records, queries, thread: journal_thread } =
         journal.map_err(io_error("start the journal's thread"))?;
@@ -181,10 +186,14 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         writers.push(writer);
     }
     let bulletin = Bulletin::new(opened.loaded.messages);
+    let events = EventFeed::new(event_base, event_places);
+    let subjects =
+        Subjects { messages: bulletin.reader(), events: events.events(queries.clone()), software: SOFTWARE };
+    let hook = hook::start(events::hook(&config.hook), subjects.events.clone())
+        .map_err(io_error("start the hook's thread"))?;
     let history = config.history_max_entries as usize;
-    let ports = ports
-        .start(inputs.clone(), bulletin.reader(), history)
-        .map_err(io_error("start the thread of the ports"))?;
+    let ports =
+        ports.start(inputs.clone(), subjects, history).map_err(io_error("start the thread of the ports"))?;
     let (keeping, keepers) = keeping::start(&config, &staging, &ledger, &queries, &inputs)?;
     let hub = Hub {
         ledger,
@@ -198,6 +207,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         intake: intake.clone(),
         lookout: Lookout::new(&config, engine.engine(), advice, Box::new(keeping.describe())),
         bulletin,
+        events,
         keepers,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
@@ -237,6 +247,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
             );
         }
     }
+    // Its programs are ending since the ledger has.
+    hook.stop();
     // It ends by itself within its own time, also when its disk hangs.
     let _ = journal_thread.join();
     served.map_err(io_error("run the control plane"))?

@@ -8,6 +8,7 @@
 //! database is no error to SQLite: a damaged journal is never believed, it is set aside.
 
 mod database;
+mod event_log;
 mod history;
 mod load;
 mod query;
@@ -24,6 +25,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use database::{Journal, Settings};
+pub use event_log::{LoggedEvent, LoggedEvents};
 pub use query::{Queries, StoredVersion, Unanswered};
 pub use recover::{Opened, Origin, open};
 pub use safe::{Safe, StoredOn};

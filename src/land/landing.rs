@@ -55,7 +55,8 @@ impl Landing {
             let reason = match open_engine(engine, LIMITS) {
                 Err(error) => error.to_string(),
                 Ok(mut opened) => {
-                    let mut lander = Files { staging, links_to, expect, report, jobs: HashMap::new() };
+                    let mut lander =
+                        Files { staging, links_to, expect, report, jobs: HashMap::new(), parent: None };
                     match stream::run(connection, &mut lander, verify, opened.driver.as_mut()) {
                         Ok(()) => "closed by the detector".to_owned(),
                         Err(error) => error.to_string(),
@@ -76,6 +77,8 @@ struct Files<R> {
     report: R,
     /// Of the files that are arriving.
     jobs: HashMap<TransferId, LandJob>,
+    /// Where the last file of this batch went.
+    parent: Option<(Option<RelPath>, OwnedFd)>,
 }
 
 impl<R: FnMut(LandReport)> Lander for Files<R> {
@@ -126,11 +129,15 @@ impl<R: FnMut(LandReport)> Lander for Files<R> {
             link: link.as_deref(),
             just_before_rename: &|| true,
         };
-        let published = self.staging.publish(staged, &publication).map_err(|error| match error {
-            PublishError::Foreign { .. } => LandFailure::Foreign,
-            PublishError::Failed(error) => failure(&error),
-            PublishError::Superseded => LandFailure::Changed,
-        })?;
+        let above = job.at.parent();
+        let parent = self.parent.take().filter(|(path, _)| *path == above).map(|(_, fd)| fd);
+        let published =
+            self.staging.publish_in(parent, staged, &publication).map_err(|error| match error {
+                PublishError::Foreign { .. } => LandFailure::Foreign,
+                PublishError::Failed(error) => failure(&error),
+                PublishError::Superseded => LandFailure::Changed,
+            })?;
+        self.parent = Some((above, published.parent));
         Ok(Landed {
             identity: trailer.identity,
             mode: header.mode,
@@ -139,6 +146,10 @@ impl<R: FnMut(LandReport)> Lander for Files<R> {
             local: published.local,
             visible: Instant::now(),
         })
+    }
+
+    fn batch_ends(&mut self) {
+        self.parent = None;
     }
 
     fn report(&mut self, report: LandReport) {

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
-use super::directory::DirAttributes;
+use super::directory::{DirAttributes, Made};
 use super::root::{FileStat, RootError, openat2};
 use super::staging::{Staged, Staging};
 use super::take::link_text;
@@ -112,8 +112,22 @@ impl Staging {
     /// # Errors
     /// [`PublishError`].
     pub fn publish(&self, staged: Staged, publication: &Publication<'_>) -> Result<Published, PublishError> {
+        self.publish_in(None, staged, publication)
+    }
+
+    /// The same, where the caller has just opened the directory for another file: finding it again costs more than the rename. A file that is
+    /// renamed into a directory which was moved meanwhile is where it would be, had it come a moment earlier.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub fn publish_in(
+        &self,
+        parent: Option<OwnedFd>,
+        staged: Staged,
+        publication: &Publication<'_>,
+    ) -> Result<Published, PublishError> {
         self.dress(&staged, publication)?;
-        self.place(staged, publication)
+        self.place_in(parent, staged, publication)
     }
 
     /// The first half of [`Staging::publish`]: brand, owner, mode and time; for those who sync in between.
@@ -138,8 +152,13 @@ impl Staging {
     ///
     /// # Errors
     /// [`PublishError`].
-    pub fn place(
+    pub fn place(&self, staged: Staged, publication: &Publication<'_>) -> Result<Published, PublishError> {
+        self.place_in(None, staged, publication)
+    }
+
+    fn place_in(
         &self,
+        mut known: Option<OwnedFd>,
         mut staged: Staged,
         publication: &Publication<'_>,
     ) -> Result<Published, PublishError> {
@@ -149,9 +168,12 @@ impl Staging {
         let mut replaced = None;
         let mut new_directories = 0;
         for _ in 0..PLACE_TRIES {
-            let parent = self.make_dirs(above.as_ref(), directories).map_err(|error| {
-                if error.is_in_the_way() { PublishError::Foreign { brand: None } } else { error.into() }
-            })?;
+            let parent = match known.take() {
+                Some(fd) => Made { fd, new: 0 },
+                None => self.make_dirs(above.as_ref(), directories).map_err(|error| {
+                    if error.is_in_the_way() { PublishError::Foreign { brand: None } } else { error.into() }
+                })?,
+            };
             new_directories = new_directories.max(parent.new);
             if !just_before_rename() {
                 return Err(PublishError::Superseded);

@@ -311,6 +311,24 @@ fn directories_that_vanish_are_made_again() {
 
 /// FAULTS 41: a user who may write in the parent swaps it for a link to elsewhere, as fast as he can.
 #[test]
+fn a_directory_that_is_held_serves_the_next_file_and_is_made_again_if_it_is_gone() {
+    let fixture = Fixture::new();
+    let held = fixture.publish(b"a/b/1", b"1").unwrap().parent;
+    let publish_in = |parent, path: &[u8]| {
+        let at = RelPath::new(path).unwrap();
+        let brand = brand(&at, SHIFT, b"2");
+        let staged = fixture.staging.stage().unwrap();
+        rustix::io::write(staged.file(), b"2").unwrap();
+        fixture.staging.publish_in(Some(parent), staged, &plain(&at, &brand)).unwrap()
+    };
+    let held = publish_in(held, b"a/b/2").parent;
+    assert_eq!(fixture.read(b"a/b/2"), b"2");
+    std::fs::remove_dir_all(fixture.at(b"a")).unwrap();
+    let published = publish_in(held, b"a/b/3");
+    assert_eq!((fixture.read(b"a/b/3"), published.new_directories), (b"2".to_vec(), 2));
+}
+
+#[test]
 fn parents_swapped_for_links_lead_nowhere() {
     let fixture = Fixture::new();
     std::fs::create_dir(fixture.at(b"p")).unwrap();

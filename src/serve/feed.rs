@@ -111,6 +111,24 @@ impl<T: Clone> Reader<T> {
         lock(&self.kept).complete_after
     }
 
+    /// Readers of the same on another thread, and what must run there for them: they are woken by it, so that the writer wakes one only.
+    pub fn relayed(self) -> (Self, impl Future<Output = ()> + Send)
+    where
+        T: Send,
+    {
+        let mut since = self.last();
+        let (last, receiver) = watch::channel(since);
+        let near = Self { kept: Arc::clone(&self.kept), last: receiver };
+        let mut far = self;
+        let relay = async move {
+            while far.news(since).await {
+                since = far.last();
+                last.send_replace(since);
+            }
+        };
+        (near, relay)
+    }
+
     /// Until there is something with a greater number than `since`; `false`: there never will be.
     pub async fn news(&mut self, since: u64) -> bool {
         self.last.wait_for(|last| *last > since).await.is_ok()
@@ -156,6 +174,25 @@ mod tests {
     }
 
     #[test]
+    fn readers_behind_a_relay_hear_the_same() {
+        let feed = Feed::new(9, 0, vec![], 0);
+        let (relayed, relay) = feed.reader().relayed();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let relaying = runtime.spawn(relay);
+        let hear = |number| {
+            let mut reader = relayed.clone();
+            async move { reader.news(number - 1).await && reader.after(0, 99).items.len() as u64 >= number }
+        };
+        let writer = std::thread::spawn(move || (1..=9).for_each(|number| feed.publish(items([number]))));
+        for number in 1..=9 {
+            assert!(runtime.block_on(hear(number)));
+        }
+        writer.join().unwrap();
+        runtime.block_on(relaying).unwrap();
+        assert!(!runtime.block_on(hear(10)));
+    }
+
+    #[test]
     fn readers_end_with_their_feed_and_not_before_its_last_word() {
         let feed = Feed::new(3, 0, vec![], 0);
         let mut reader = feed.reader();
@@ -164,6 +201,9 @@ mod tests {
         assert!(runtime.block_on(reader.news(0)));
         writer.join().unwrap();
         assert!(!runtime.block_on(reader.news(1)));
+        let (mut relayed, relay) = reader.clone().relayed();
+        runtime.block_on(relay);
+        assert!(!runtime.block_on(relayed.news(1)));
         assert_eq!(reader.after(0, 9).items, items([1]));
     }
 }

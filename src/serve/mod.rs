@@ -1,6 +1,8 @@
 //! How others look at a running daemon, and steer it.
 
 pub mod control;
+pub mod events;
 pub mod feed;
+pub mod hook;
 pub mod http;
 pub mod ports;

@@ -14,6 +14,7 @@
 
 mod copies;
 mod detector;
+mod events;
 mod extras;
 mod fact;
 mod fallen;

@@ -68,6 +68,11 @@ impl Ledger {
         }
     }
 
+    /// Files that were asked for and have not come yet.
+    pub fn wanted_files(&self) -> u64 {
+        self.detectors.iter().map(|state| state.wanted_files).sum()
+    }
+
     /// When the first pause ends that a file waits for.
     pub fn pause_ends(&self, now: Now) -> Option<Instant> {
         let waiting = self.detectors.iter().filter(|state| !state.waiting.is_empty());

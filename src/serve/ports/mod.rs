@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use client::{Client, Over};
 pub use listener::{Limits, Port, PortError};
 
+use super::events::{Item, Shown};
 use super::feed::Gap;
 use crate::model::status::Told;
 
@@ -52,13 +53,37 @@ struct Envelope<T> {
 impl Line {
     /// Adds it to `lines`, with its newline.
     fn append_to(&self, lines: &mut Vec<u8>) {
-        let whole = lines.len();
-        let written = serde_json::to_writer(&mut *lines, &Envelope { v: PORTS_VERSION, content: self });
-        match written {
-            Ok(()) => lines.push(b'\n'),
-            // Plain data does not fail to become JSON; half a line must not be left.
-            Err(_) => lines.truncate(whole),
+        append(&Envelope { v: PORTS_VERSION, content: self }, lines);
+    }
+}
+
+/// Adds an item of the events to `lines`, with its newline; the same for the hook's program.
+pub(super) fn append_item(item: &Item, lines: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct Event<'a> {
+        v: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        visible: Option<Shown<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stored: Option<Shown<'a>>,
+    }
+    match item {
+        Item::Gap(gap) => Line::Gap(*gap).append_to(lines),
+        Item::Event(event) => {
+            let shown = Shown::from(&**event);
+            let (visible, stored) =
+                if event.storage.is_none() { (Some(shown), None) } else { (None, Some(shown)) };
+            append(&Event { v: PORTS_VERSION, visible, stored }, lines);
         }
+    }
+}
+
+/// Plain data does not fail to become JSON; should it, half a line is not left.
+fn append(line: &impl Serialize, lines: &mut Vec<u8>) {
+    let whole = lines.len();
+    match serde_json::to_writer(&mut *lines, line) {
+        Ok(()) => lines.push(b'\n'),
+        Err(_) => lines.truncate(whole),
     }
 }
 

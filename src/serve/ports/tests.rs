@@ -1,5 +1,6 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use crate::model::shift::ShiftId;
 use crate::model::status::{
     Copies, Counts, Daemon, Journal, Latency, Ramdisk, Room, STATUS_VERSION, Shift, StatusReport,
 };
+use crate::serve::events::Events;
 use crate::serve::feed::Feed;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,8 +56,11 @@ impl Served {
     }
 
     fn messages(limits: Limits, feed: &Feed<Told>) -> Self {
-        let reader = feed.reader();
-        Self::new(limits, |port, stop| messages::serve(port, reader, "test", stop))
+        let files = Feed::new(1, 0, vec![], 0);
+        let log = crate::journal::Queries::nobody();
+        let events = Events::new(files.reader(), files.reader(), log, Arc::default());
+        let subjects = messages::Subjects { messages: feed.reader(), events, software: "test" };
+        Self::new(limits, |port, stop| messages::serve(port, subjects, stop))
     }
 
     fn connect(&self) -> BufReader<TcpStream> {
