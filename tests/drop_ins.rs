@@ -123,6 +123,18 @@ fn grimsel_pauses_storing_and_keeps_the_shift() {
     run(&rig, "grimsel", &["status"], 0);
     assert_eq!(shifts(&rig).len(), 1);
     assert!(run(&rig, "grimsel", &["start", "-u"], 2).contains("Usage"));
+    // When the machine goes down, init scripts are told to stop: a pause would outlast the reboot.
+    let down = rig.dir.path().join("down");
+    std::fs::create_dir(&down).unwrap();
+    std::fs::write(down.join("systemctl"), "#!/bin/sh\necho stopping\n").unwrap();
+    std::fs::set_permissions(down.join("systemctl"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    for name in ["grimsel", "furka"] {
+        let mut stop = script(&rig, name, &["stop"]);
+        stop.env("PATH", format!("{}:{}", down.display(), std::env::var("PATH").unwrap()));
+        assert!(ends(stop, 0).contains("the machine goes down, nothing is paused"));
+        run(&rig, name, &["status"], 0);
+    }
     // Who may not is told so, with the code that says it.
     std::fs::set_permissions(rig.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     for (name, arguments) in [("grimsel", &["stop"][..]), ("furka", &["start", "-u", "500"])] {

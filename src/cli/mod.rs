@@ -8,6 +8,7 @@ mod control;
 mod daemon;
 mod demo;
 mod detector;
+mod journald;
 mod log_file;
 mod logging;
 mod machine;

@@ -200,9 +200,14 @@ impl LogRow {
 fn last(connection: &Connection) -> rusqlite::Result<Option<LogRow>> {
     let mut statement = connection.prepare_cached("SELECT * FROM event ORDER BY first DESC LIMIT 1")?;
     match statement.query_row([], LogRow::read).optional() {
-        Err(rusqlite::Error::FromSqlConversionFailure(..)) => Ok(None),
+        Err(error) if is_unfit(&error) => Ok(None),
         found => found,
     }
+}
+
+/// The row is there, and what it says cannot be true.
+fn is_unfit(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::FromSqlConversionFailure(..))
 }
 
 impl Database {
@@ -223,8 +228,23 @@ impl Database {
         )?;
         let mut rows = statement.query(params![int(after), int(up_to)])?;
         let mut looked = 0;
+        let mut damaged = false;
         while let Some(row) = rows.next()? {
-            let row = LogRow::read(row)?;
+            let row = match LogRow::read(row) {
+                Err(error) if is_unfit(&error) => {
+                    if let Some(last) = found.events.last() {
+                        // The next question begins here.
+                        found.complete_to = last.number;
+                        return Ok(found);
+                    }
+                    damaged = true;
+                    continue;
+                }
+                row => row?,
+            };
+            if std::mem::take(&mut damaged) {
+                found.complete_after = row.first.saturating_sub(1);
+            }
             let entries = row.entries()?;
             looked += entries.len();
             for Entry { offset, version, storage } in entries {
@@ -249,12 +269,19 @@ impl Database {
                 break;
             }
         }
+        if damaged {
+            found.complete_after = self.committed_event;
+        }
         found.complete_to = found.complete_to.max(after);
         Ok(found)
     }
 
     fn version_and_owner(&self, version: VersionId) -> rusqlite::Result<Option<Owned>> {
-        let Some(row) = VersionRow::find(&self.connection, &self.names, version)? else { return Ok(None) };
+        let row = match VersionRow::find(&self.connection, &self.names, version) {
+            Err(error) if is_unfit(&error) => None,
+            row => row?,
+        };
+        let Some(row) = row else { return Ok(None) };
         let mut statement = self.connection.prepare_cached("SELECT * FROM shift WHERE id = ?")?;
         let shift = statement.query_row([row.version.shift.0], read_shift).optional()?;
         Ok(shift.map(|shift| (Box::new(row.version), (shift.uid, shift.gid))))

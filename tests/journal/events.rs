@@ -137,6 +137,42 @@ fn numbers_grow_over_restarts_and_losses() {
 }
 
 #[test]
+fn what_is_damaged_is_known_to_be_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open_sound(dir.path());
+    let mut run = Run::start(journal);
+    let base = run.base;
+    run.commit((1..=5).map(|version| landed(version, version as u16, 1)));
+    run.stop();
+    let spoil = |number: u64| {
+        let connection = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
+        let changed = connection
+            .execute("UPDATE event SET at_ms = at_ms + 1 WHERE first = ?", [(base + number) as i64]);
+        assert_eq!(changed.unwrap(), 1);
+    };
+    spoil(3);
+    let reopened = || {
+        let (journal, _) = open_sound(dir.path());
+        Run::start(journal)
+    };
+    let mut run = reopened();
+    let visible = |run: &Run, after| ask(&run.running.queries, EventKind::Visible, after, u64::MAX, 9);
+    let found = visible(&run, base);
+    assert_eq!((briefly(&found, base), found.complete_to), (vec![(1, 1), (2, 2)], base + 2));
+    let found = visible(&run, base + 2);
+    assert_eq!((briefly(&found, base), found.complete_after), (vec![(4, 4), (5, 5)], base + 3));
+    run.commit([landed(6, 6, 1)]);
+    run.stop();
+
+    spoil(5);
+    let run = reopened();
+    let found = visible(&run, base + 4);
+    assert_eq!(found.events.len(), 1);
+    assert_eq!(found.complete_after + 1, found.events[0].number, "up to the next that is known");
+    run.stop();
+}
+
+#[test]
 fn the_oldest_are_forgotten_and_that_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let few = Settings { history_versions: 10, ..settings(dir.path()) };

@@ -60,7 +60,8 @@ impl Batch {
 
     fn spawn(&self, first: &FileEvent) -> io::Result<Child> {
         let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(&*self.run);
+        // The daemon's own limit of open files is for the daemon: there are programs that close as many as they may open.
+        command.arg("-c").arg(format!("ulimit -S -n 1024 2>/dev/null; {}", self.run));
         command.current_dir("/").process_group(0);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
         command.env("PPU_URINGD_SHIFT", first.shift.stamp());

@@ -86,15 +86,19 @@ impl Client {
     /// # Errors
     /// [`Over`].
     pub async fn say(&mut self, lines: &[u8]) -> Result<(), Over> {
-        match timeout(self.limits.write, self.stream.write_all(lines)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Over),
-            Err(_) => {
-                let seconds = self.limits.write.as_secs_f32();
-                tracing::info!(peer = %self.peer, "interfaces.{}: a client took nothing for {seconds} s: dropped", self.key);
-                Err(Over)
+        let mut left = lines;
+        while !left.is_empty() {
+            match timeout(self.limits.write, self.stream.write(left)).await {
+                Ok(Ok(0) | Err(_)) => return Err(Over),
+                Ok(Ok(count)) => left = &left[count..],
+                Err(_) => {
+                    let seconds = self.limits.write.as_secs_f32();
+                    tracing::info!(peer = %self.peer, "interfaces.{}: a client took nothing for {seconds} s: dropped", self.key);
+                    return Err(Over);
+                }
             }
         }
+        Ok(())
     }
 
     /// Says one line.
