@@ -1,6 +1,7 @@
 //! What the tests of the real binary share: mounts, daemons, and the oracle of what must be where.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+pub mod browser;
 pub mod daemon;
 pub mod http;
 pub mod mount;
