@@ -36,7 +36,7 @@ fn row_32_a_storage_hangs() {
         assert!(began.elapsed() < Duration::from_secs(5), "the status answers");
         hung
     });
-    assert!(rig.messages().contains(&(Code::StorageUnavailable, "optional2".to_owned())));
+    assert!(rig.messages().contains(&(Code::StorageUnavailable, rig.others[1].path().display().to_string())));
     let status = rig.status().unwrap();
     assert!(
         status.storages[2].since_ms.is_some() && status.storages[2].pending == 100,
@@ -259,7 +259,7 @@ fn row_27_quota_exceeded() {
     wait_stored_on(&rig, 0);
     wait_until("the quota is reported", || rig.health(1) == "full");
     assert_eq!(rig.counts_on(1).failed, 0);
-    assert!(rig.messages().contains(&(Code::DiskOverflow, "optional1".to_owned())));
+    assert!(rig.messages().contains(&(Code::DiskOverflow, rig.others[0].path().display().to_string())));
     btrfs(&["qgroup", "limit", "none", "0/256"], &at);
     wait_stored_on(&rig, 1);
     assert_eq!(rig.health(1), "ok");

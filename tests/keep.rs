@@ -187,7 +187,7 @@ fn past_shifts_leave_the_ramdisk_when_they_are_stored() {
     });
     rig.storage.mount_image();
     wait_until("all is stored and purged", || left(0..12) == 0);
-    assert_eq!(rig.status().unwrap().ramdisk.left.purged.files, 12);
+    wait_until("they are counted", || rig.status().unwrap().ramdisk.left.purged.files == 12);
     assert_eq!(fs::read(rig.landing(0).join("run0/processed")).unwrap(), b"a user's");
     assert_eq!(fs::read(rig.landing(0).join("run0/extra")).unwrap(), b"an extra file");
     wait_until("empty directories are gone", || names_in(&rig.landing(0)) == [PathBuf::from("run0")]);

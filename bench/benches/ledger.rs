@@ -36,7 +36,10 @@ impl World {
                 address: String::new(),
                 pauses: Default::default(),
             }],
+            ramdisk: "/ramdisk".to_owned(),
             storages: vec![StorageSettings {
+                at: "/data".into(),
+                linked: false,
                 id: "internal".into(),
                 internal: true,
                 external: false,
@@ -107,6 +110,7 @@ impl World {
                         version: job.version,
                         storage: StorageIndex(0),
                         outcome,
+                        file: None,
                         set_aside: None,
                     };
                     self.tell(Fact::Copying(report))

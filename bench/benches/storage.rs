@@ -19,7 +19,7 @@ use ppu_uringd::model::job::{Brand, CopyJob, CopyOutcome, CopyReport, Local, Sou
 use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::shift::ShiftId;
 use ppu_uringd::rooted::Root;
-use ppu_uringd::store::mount::Place;
+use ppu_uringd::rooted::mount::Place;
 use ppu_uringd::store::writer::{Settings, Writer};
 use tempfile::TempDir;
 
@@ -124,6 +124,7 @@ struct Storing {
 impl Storing {
     fn start(storage: &Path, ramdisk: &Path) -> Self {
         let settings = Settings {
+            links_to: None,
             index: StorageIndex(0),
             id: "bench".into(),
             place: Place { target: storage.into(), mountpoint: None, allow_root_fs: true },

@@ -66,7 +66,7 @@ fn write(dir: &Path, versions: u64) -> Result<(), Error> {
         }
     };
     for number in 1..=versions {
-        let stored = Record::Stored { version: VersionId(number), storage: StorageIndex(0) };
+        let stored = Record::Stored { version: VersionId(number), storage: StorageIndex(0), file: None };
         for (sequence, record) in [(2 * number - 1, landed(number)?), (2 * number, stored)] {
             if running.records.send((sequence, record)).is_err() {
                 break;

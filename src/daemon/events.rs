@@ -55,7 +55,7 @@ impl EventFeed {
                     .and_then(|subject| self.places.visible(number, subject, &version.at, version.landed_ms));
                 self.seen.extend(event.map(|event| (number, Arc::new(event))));
             }
-            Record::Stored { version, storage } => {
+            Record::Stored { version, storage, .. } => {
                 let event = ledger
                     .subject(*version)
                     .and_then(|(subject, to)| self.places.stored(number, subject, &to, *storage, 0));

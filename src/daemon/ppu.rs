@@ -42,7 +42,7 @@ use crate::model::pacing::Pauses;
 use crate::model::record::LiveVersion;
 use crate::model::replica_path::TargetError;
 use crate::model::shift_request::ShiftError;
-use crate::rooted::{Handed, Root, RootError, Staging};
+use crate::rooted::{Handed, Root, RootError, Staging, mount};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
 use crate::serve::hook;
 use crate::serve::http::HttpError;
@@ -234,7 +234,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
     dashboard.stop();
     let deadline = Instant::now() + LAST_WAIT;
-    keeping.stop(deadline);
+    keeping.ask_to_stop();
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
     let _ = inputs.send(Input::Stop);
     drop(inputs);
@@ -247,6 +247,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
             );
         }
     }
+    keeping.stop(deadline);
     // Its programs are ending since the ledger has.
     hook.stop();
     // It ends by itself within its own time, also when its disk hangs.
@@ -353,7 +354,7 @@ fn start_landing(
 ) -> StartLanding {
     let landing = landing::Landing {
         staging: Arc::clone(staging),
-        links_to: keeping::internal(config).map(|(_, storage)| storage.target.clone()),
+        links_to: keeping::links_from_ramdisk(config),
         verify: config.verify == Verify::Publish,
         engine: engine.choice(),
     };
@@ -385,6 +386,7 @@ fn start_writer(
         replace_other_shift: config.replace_other_shift,
         ramdisk: Arc::clone(ramdisk),
         places: config.storages.iter().map(place).collect(),
+        links_to: keeping::links_from(config, storage),
         handed: Arc::clone(handed),
     };
     let choice = engine.choice();
@@ -394,8 +396,8 @@ fn start_writer(
         .map_err(|error| PpuError::Storage { id: storage.id.clone(), reason: error.to_string() })
 }
 
-fn place(storage: &ppu_config::Storage) -> store::mount::Place {
-    store::mount::Place {
+pub(super) fn place(storage: &ppu_config::Storage) -> mount::Place {
+    mount::Place {
         target: storage.target.clone(),
         mountpoint: storage.mountpoint.clone(),
         allow_root_fs: storage.allow_root_fs,
@@ -448,6 +450,8 @@ fn settings(config: &Ppu) -> Settings {
             .iter()
             .map(|storage| StorageSettings {
                 id: storage.id.as_str().into(),
+                at: keeping::mount_point(storage).into(),
+                linked: config.create_links && keeping::links_lead_to(storage),
                 internal: storage.kind == StorageKind::Internal,
                 external: storage.kind == StorageKind::External,
                 queue_depth: usize::from(storage.queue_depth),
@@ -462,6 +466,7 @@ fn settings(config: &Ppu) -> Settings {
                 },
             })
             .collect(),
+        ramdisk: keeping::shown_path(&config.ramdisk),
     }
 }
 

@@ -14,8 +14,8 @@ use crate::model::file_version::{StorageIndex, VersionId};
 use crate::model::ledger::Selection;
 use crate::model::path::RelPath;
 use crate::model::shift::ShiftId;
+use crate::rooted::mount::Place;
 use crate::serve::control::{Answer, Finding, Response, Tested};
-use crate::store::mount::Place;
 use crate::store::verify::{Expected, Shelf, Verdict};
 
 /// Added to the nice value of the threads.

@@ -97,7 +97,9 @@ pub(super) fn append(
     for (sequence, record) in batch {
         let (version, storage) = match record {
             Record::Landed(version) => (version.version, None),
-            Record::Stored { version, storage } => (*version, names.storage(*storage).map(|name| name.num)),
+            Record::Stored { version, storage, .. } => {
+                (*version, names.storage(*storage).map(|name| name.num))
+            }
             _ => continue,
         };
         let number = base.saturating_add(*sequence);

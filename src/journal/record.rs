@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use crate::model::file_version::{StorageIndex, VersionId};
+use crate::model::job::Local;
 use crate::model::message::Message;
 use crate::model::record::{CopyState, Record, Tally};
 use crate::model::shift::ShiftId;
@@ -102,7 +103,9 @@ impl Change<'_> {
                 row.version.identity = *identity;
                 row.version.settled = *settled;
             }),
-            Record::Stored { version, storage } => self.copy(*version, *storage, CopyState::Stored),
+            Record::Stored { version, storage, file } => {
+                self.copy_with(*version, *storage, CopyState::Stored, *file)
+            }
             Record::CopyFailed { version, storage, tries, error } => {
                 let state = CopyState::Failed { tries: *tries, error: error.as_str().into() };
                 self.copy(*version, *storage, state)
@@ -138,7 +141,8 @@ impl Change<'_> {
             return Ok(());
         }
         for storage in self.configured() {
-            CopyRow { version, storage, state: CopyState::Pending }.write(self.connection, self.names)?;
+            CopyRow { version, storage, state: CopyState::Pending, file: None }
+                .write(self.connection, self.names)?;
         }
         self.next_version = self.next_version.max(version.0.saturating_add(1));
         self.live += 1;
@@ -154,8 +158,18 @@ impl Change<'_> {
         self.settle(row)
     }
 
-    /// Changes a version's state on a storage; its tally and the version's liveness follow.
     fn copy(&mut self, version: VersionId, storage: StorageIndex, state: CopyState) -> rusqlite::Result<()> {
+        self.copy_with(version, storage, state, None)
+    }
+
+    /// Changes a version's state on a storage; its tally and the version's liveness follow.
+    fn copy_with(
+        &mut self,
+        version: VersionId,
+        storage: StorageIndex,
+        state: CopyState,
+        file: Option<Local>,
+    ) -> rusqlite::Result<()> {
         let storage = self.names.storage(storage).ok_or_else(|| unfit("unknown storage"))?.num;
         let mut statement =
             self.connection.prepare_cached("SELECT shift, gone, live FROM version WHERE id = ?")?;
@@ -168,7 +182,7 @@ impl Change<'_> {
         self.count(shift, storage, before.as_ref().map(|row| &row.state), -1);
         self.count(shift, storage, Some(&state), 1);
         let open = state.is_open();
-        CopyRow { version, storage, state }.write(self.connection, self.names)?;
+        CopyRow { version, storage, state, file }.write(self.connection, self.names)?;
 
         // By far the most records need not touch the version's own row.
         let lives_on = !gone || open || self.has_open_copy(version)?;

@@ -177,6 +177,8 @@ pub struct CopyRow {
     /// The storage's number.
     pub storage: i64,
     pub state: CopyState,
+    /// The stored file, where it is known.
+    pub file: Option<Local>,
 }
 
 impl CopyRow {
@@ -211,6 +213,10 @@ impl CopyRow {
                 LOST => CopyState::Lost,
                 other => return Err(unfit(format!("a copy in state {other}"))),
             },
+            file: match (row.get::<_, Option<i64>>(6)?, row.get(7)?) {
+                (Some(ino), Some(ctime_ns)) => Some(Local { ino: ino.cast_unsigned(), ctime_ns }),
+                _ => None,
+            },
         };
         if found.seal(names)? != row.get::<_, i64>(5)? {
             return Err(unfit(format!("a copy of version {} does not fit its seal", found.version.0)));
@@ -220,7 +226,8 @@ impl CopyRow {
 
     /// Adds or replaces it.
     pub fn write(&self, connection: &Connection, names: &Names) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO copy VALUES (?,?,?,?,?,?)")?;
+        let mut statement =
+            connection.prepare_cached("INSERT OR REPLACE INTO copy VALUES (?,?,?,?,?,?,?,?)")?;
         let (tries, error) = self.failure();
         statement.execute(params![
             int(self.version.0),
@@ -228,7 +235,9 @@ impl CopyRow {
             state_code(&self.state),
             tries,
             error,
-            self.seal(names)?
+            self.seal(names)?,
+            self.file.map(|file| int(file.ino)),
+            self.file.map(|file| file.ctime_ns)
         ])?;
         Ok(())
     }
@@ -242,13 +251,17 @@ impl CopyRow {
 
     fn seal(&self, names: &Names) -> rusqlite::Result<i64> {
         let (tries, error) = self.failure();
-        Ok(Seal::new("copy")
+        let seal = Seal::new("copy")
             .int(int(self.version.0))
             .bytes(storage(names, self.storage)?.id.as_bytes())
             .int(state_code(&self.state))
             .int(tries.unwrap_or(0).into())
-            .bytes(error.unwrap_or("").as_bytes())
-            .value())
+            .bytes(error.unwrap_or("").as_bytes());
+        Ok(match self.file {
+            Some(file) => seal.int(int(file.ino)).int(file.ctime_ns).value(),
+            // As in rows from before the file was noted.
+            None => seal.value(),
+        })
     }
 }
 

@@ -25,6 +25,7 @@ pub struct Safe {
     size: u64,
     hash: Hash,
     is_copied: bool,
+    stored: Vec<(StorageIndex, Option<Local>)>,
 }
 
 impl Safe {
@@ -56,6 +57,11 @@ impl Safe {
     /// Of the content.
     pub fn hash(&self) -> Hash {
         self.hash
+    }
+
+    /// The stored file on a storage, where it is known.
+    pub fn stored(&self, on: StorageIndex) -> Option<Local> {
+        self.stored.iter().find(|(storage, _)| *storage == on).and_then(|(_, file)| *file)
     }
 
     /// No copy of it is still to be made.
@@ -132,6 +138,11 @@ impl Database {
                 size: version.identity.size,
                 hash: version.hash,
                 is_copied: !copies.iter().any(|copy| copy.state.is_open()),
+                stored: copies
+                    .iter()
+                    .filter(|copy| copy.state == CopyState::Stored)
+                    .filter_map(|copy| Some((self.names.storage_index(copy.storage)?, copy.file)))
+                    .collect(),
             });
         }
         Ok(found)

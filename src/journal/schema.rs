@@ -107,6 +107,9 @@ const MIGRATIONS: [&str; 2] = [
         since_ms INTEGER,
         seal INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
+    -- The stored file, where it is known.
+    ALTER TABLE copy ADD COLUMN ino INTEGER;
+    ALTER TABLE copy ADD COLUMN ctime_ns INTEGER;
 ",
 ];
 

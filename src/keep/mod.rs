@@ -1,5 +1,5 @@
 //! Keeps file systems from filling up: *eviction* under pressure (SPEC 4.1) and *purge* of past shifts (SPEC 2.3), on the PPU's
-//! ramdisk.
+//! ramdisk and, where there is an external storage, on the internal one. Of the other storages the fill state is watched.
 //!
 //! A thread for each file system, which touches that one only: a storage that hangs stops nothing elsewhere. It hears from the ledger what may leave
 //! ([`Residents`](crate::model::residents::Residents)), and asks the journal for the proof ([`Safe`](crate::journal::Safe)) of every file
@@ -7,11 +7,13 @@
 
 mod ground;
 mod keeper;
+mod leaver;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use ground::Ground;
-pub use keeper::{Keeper, Leaving, Settings, Told};
+pub use keeper::{Keeper, Seen, Settings, Told};
+pub use leaver::Leaving;
 
 use crate::model::file_version::StorageIndex;
 use crate::model::shift::Shift;

@@ -173,6 +173,8 @@ pub struct CopyReport {
     pub storage: StorageIndex,
     /// Result.
     pub outcome: CopyOutcome,
+    /// The stored file, to notice later that somebody changed or replaced it.
+    pub file: Option<Local>,
     /// What had the name before and is not ours, or another shift's: its new name, in the same directory.
     pub set_aside: Option<Vec<u8>>,
 }

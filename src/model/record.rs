@@ -30,6 +30,8 @@ pub enum Record {
         version: VersionId,
         /// Where.
         storage: StorageIndex,
+        /// The file there, to notice later that somebody changed or replaced it.
+        file: Option<Local>,
     },
     /// A copy was given up for now.
     CopyFailed {

@@ -10,6 +10,7 @@ mod clock;
 mod content;
 mod directory;
 mod handed;
+pub mod mount;
 mod note;
 mod publish;
 mod root;

@@ -12,11 +12,11 @@ use ppu_uring::{AlignedBuf, Fd, Mapping, Op, PAGE_BYTES};
 use rustix::fs::{FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::mount::Unavailable;
 use super::writer::Settings;
 use crate::model::extra::ExtraPath;
 use crate::model::job::{CopyJob, CopyOutcome};
 use crate::model::path::{RelPath, printable};
+use crate::rooted::mount::Unavailable;
 use crate::rooted::{
     Attributes, DirAttributes, FileStat, Occupied, Publication, PublishError, Published, RootError, Staged,
     Staging, hash_content, inherit_gid,
@@ -409,6 +409,7 @@ fn publication<T>(
     settings: &Settings,
     then: impl FnOnce(&Publication<'_>) -> T,
 ) -> T {
+    let link = settings.links_to.as_ref().map(|target| target.join(job.to.as_path()));
     then(&Publication {
         at: &job.to,
         attributes: Attributes {
@@ -420,7 +421,7 @@ fn publication<T>(
         directories: &|path| directory_attributes(job, settings, path),
         brand: &job.brand,
         occupied: if settings.replace_other_shift { Occupied::Overwrite } else { Occupied::SetAside },
-        link: None,
+        link: link.as_deref(),
         just_before_rename: &|| !job.superseded.load(Ordering::Relaxed),
     })
 }

@@ -10,10 +10,10 @@ use ppu_uring::{
     Choice, Done, Driver, Engine, EngineError, Entry, Fault, Faulty, Limits, Op, Refused, Waker, open_engine,
 };
 
-use super::mount::Place;
 use super::testing::{Kind, LoopFs, Rig, content};
 use crate::model::job::CopyOutcome;
 use crate::rooted::FileStat;
+use crate::rooted::mount::Place;
 
 const BYTES: u64 = 320 << 20;
 /// Empty, one write, and several pieces; in a new directory, below another, and in the target itself.

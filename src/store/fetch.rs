@@ -10,11 +10,11 @@ use ppu_uring::Waker;
 use rustix::io::Errno;
 
 use super::copy::{disk_outcome, of_errno};
-use super::mount::Place;
 use super::writer::Steps;
 use crate::model::file_version::{Hash, StorageIndex};
 use crate::model::job::{CopyJob, CopyOutcome, Source};
 use crate::model::path::RelPath;
+use crate::rooted::mount::Place;
 
 /// Read and written at a time.
 const PIECE_BYTES: usize = 1 << 20;

@@ -5,7 +5,8 @@ mod durable;
 #[cfg(test)]
 mod fault_tests;
 mod fetch;
-pub mod mount;
+#[cfg(test)]
+mod mount_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use ppu_uring::{Choice, Driver, Limits, open_engine};
 use tempfile::TempDir;
 
-use super::mount::Place;
 use super::writer::{Settings, Writer};
 use crate::model::file_version::{Hash, Identity, StorageIndex, VersionId};
 use crate::model::job::{Brand, CopyJob, CopyOutcome, CopyReport, Local, Source};
 use crate::model::path::RelPath;
 use crate::model::shift::ShiftId;
+use crate::rooted::mount::Place;
 use crate::rooted::{Root, STAGING_NAME};
 
 /// Which file system.
@@ -171,6 +171,7 @@ impl Rig {
     ) -> Self {
         let ramdisk = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let mut settings = Settings {
+            links_to: None,
             index: StorageIndex(3),
             id: "internal".into(),
             place,

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ppu_uring::{Choice, open_engine};
 
-use super::mount::Place;
 use super::testing::{Kind, LoopFs, PATIENCE, Rig, content};
 use crate::model::job::{CopyOutcome, Local, Source};
+use crate::rooted::mount::Place;
 
 const KINDS: [Kind; 2] = [Kind::Ext4, Kind::Xfs];
 const BYTES: u64 = 320 << 20;

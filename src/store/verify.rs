@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use rustix::fs::{Advice, FileType, fadvise};
 use rustix::io::Errno;
 
-use super::mount::{Place, Unavailable};
 use crate::model::file_version::Hash;
 use crate::model::path::{RelPath, printable};
+use crate::rooted::mount::{Place, Unavailable};
 use crate::rooted::{BrandSpace, FileStat, Root};
 
 /// Read at a time.

@@ -13,7 +13,7 @@ use super::copy::{Copy, Setback, Via, counterpart, disk_outcome, of_errno};
 use super::durable::{DirPath, Durable, ToSync};
 use super::fetch::{Fetched, Fetcher};
 use super::writer::{Order, Settings, Steps};
-use crate::model::job::{CopyJob, CopyOutcome, CopyReport};
+use crate::model::job::{CopyJob, CopyOutcome, CopyReport, Local};
 use crate::rooted::{Published, Replaced, STAGING_NAME, Staging, set_mtime};
 
 /// An unused storage is let go after this time, so that it can be unmounted.
@@ -52,6 +52,7 @@ struct Mounted {
 /// A copy under its final name.
 struct Placed {
     job: CopyJob,
+    file: Local,
     /// What had the name before, if that was not ours: its new name.
     set_aside: Option<Vec<u8>>,
 }
@@ -359,8 +360,9 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             Some(Replaced::SetAside(name)) => Some(name.clone()),
             _ => None,
         };
+        let file = published.local;
         let directories = directories(&job, published, mounted);
-        let placed = Placed { job, set_aside };
+        let placed = Placed { job, file, set_aside };
         match directories {
             Ok(directories) => mounted.durable.renamed(placed, directories),
             Err(outcome) => self.end_placed(placed, outcome),
@@ -458,12 +460,13 @@ impl<R: FnMut(CopyReport)> Worker<R> {
 
     fn end(&mut self, job: &CopyJob, outcome: CopyOutcome) {
         let (version, storage) = (job.version, self.settings.index);
-        (self.report)(CopyReport { version, storage, outcome, set_aside: None });
+        (self.report)(CopyReport { version, storage, outcome, file: None, set_aside: None });
     }
 
     fn end_placed(&mut self, placed: Placed, outcome: CopyOutcome) {
-        let Placed { job, set_aside } = placed;
-        (self.report)(CopyReport { version: job.version, storage: self.settings.index, outcome, set_aside });
+        let Placed { job, file, set_aside } = placed;
+        let (version, storage, file) = (job.version, self.settings.index, Some(file));
+        (self.report)(CopyReport { version, storage, outcome, file, set_aside });
     }
 
     fn next_token(&mut self) -> u64 {

@@ -2,6 +2,7 @@
 //! nothing else does.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -9,10 +10,10 @@ use std::time::Duration;
 
 use ppu_uring::{Driver, Limits, Waker};
 
-use super::mount::Place;
 use super::worker::Worker;
 use crate::model::file_version::StorageIndex;
 use crate::model::job::{CopyJob, CopyReport};
+use crate::rooted::mount::Place;
 use crate::rooted::{Handed, Root};
 
 /// Added to the nice value of a writer: landing goes first.
@@ -45,6 +46,8 @@ pub struct Settings {
     pub ramdisk: Arc<Root>,
     /// Of all storages, in the order of their numbers: where files are copied from that have left the ramdisk.
     pub places: Arc<[Place]>,
+    /// Where links lead that eviction leaves here in files' places: newer versions replace them.
+    pub links_to: Option<PathBuf>,
     /// Extra files, which lie elsewhere.
     pub handed: Arc<Handed>,
 }

@@ -98,7 +98,7 @@ fn the_end_with_a_hanging_disk() {
     send(&running, &[(1, landed(1, 1, 1))]);
     wait_for(&news, 1);
     let frozen = disk.freeze();
-    let stored = Record::Stored { version: VersionId(1), storage: StorageIndex(0) };
+    let stored = Record::Stored { version: VersionId(1), storage: StorageIndex(0), file: None };
     send(&running, &[(2, stored)]);
     let begun = Instant::now();
     end(running);
@@ -115,7 +115,7 @@ fn stored_survives_a_power_cut() {
         let mut model = Model::default();
         for number in 1..=20 {
             let version = VersionId(number);
-            let stored = Record::Stored { version, storage: StorageIndex(0) };
+            let stored = Record::Stored { version, storage: StorageIndex(0), file: None };
             let batch = [(2 * number - 1, landed(number, number as u16, 0)), (2 * number, stored)];
             batch.iter().for_each(|(_, record)| model.apply(record));
             send(&running, &batch);

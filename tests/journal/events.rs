@@ -55,7 +55,7 @@ impl Run {
 }
 
 fn stored(version: u64, storage: u16) -> Record {
-    Record::Stored { version: VersionId(version), storage: StorageIndex(storage) }
+    Record::Stored { version: VersionId(version), storage: StorageIndex(storage), file: None }
 }
 
 fn ask(queries: &Queries, kind: EventKind, after: u64, up_to: u64, most: usize) -> LoggedEvents {

@@ -98,7 +98,7 @@ impl Model {
                 entry.version.identity = identity;
                 entry.version.settled = settled;
             }),
-            Record::Stored { version, storage } => self.copy(version, storage, CopyState::Stored),
+            Record::Stored { version, storage, .. } => self.copy(version, storage, CopyState::Stored),
             Record::CopyFailed { version, storage, tries, error } => {
                 self.copy(version, storage, CopyState::Failed { tries, error: error.into() });
             }
@@ -195,7 +195,10 @@ impl Model {
         let shift = ShiftId(1_785_542_399_000 + i64::from(a % 3));
         match kind % 16 {
             0..=4 => landed(self.last_version + 1, a, b),
-            5..=7 => Record::Stored { version, storage },
+            5..=7 => {
+                let file = (b % 3 > 0).then(|| Local { ino: a.into(), ctime_ns: b.into() });
+                Record::Stored { version, storage, file }
+            }
             8 => Record::CopyFailed { version, storage, tries: b.into(), error: format!("disk {a}") },
             9 => Record::Requeued { version, storage },
             10 => Record::Superseded { version, storage },

@@ -32,9 +32,9 @@ fn what_is_stored_is_told_page_by_page_the_newest_first() {
         record(landed(version, version as u16, 1));
     }
     for version in [2, 3, 5, 9] {
-        record(Record::Stored { version: VersionId(version), storage: StorageIndex(0) });
+        record(Record::Stored { version: VersionId(version), storage: StorageIndex(0), file: None });
     }
-    let last = record(Record::Stored { version: VersionId(3), storage: StorageIndex(1) });
+    let last = record(Record::Stored { version: VersionId(3), storage: StorageIndex(1), file: None });
     committed(&news, last);
     assert_eq!(queries.next_version(PATIENCE).unwrap(), VersionId(11));
     let stored = |storage: u16, first: u64, end: u64| {

@@ -105,7 +105,7 @@ fn the_configuration_may_change() {
     };
     let (version, other) = (VersionId(1), VersionId(2));
     let mut first = with(&["1MF", "2MF"], &["internal", "external"]);
-    let stored = Record::Stored { version, storage: StorageIndex(1) };
+    let stored = Record::Stored { version, storage: StorageIndex(1), file: None };
     let batch = [(1, landed(1, 0, 0)), (2, landed(2, 1, 1)), (3, stored)];
     first.journal.commit(&batch).unwrap();
     drop(first);
@@ -145,7 +145,7 @@ fn history_is_bounded() {
         let mut batch = vec![landed(number, number as u16, 0)];
         // Every tenth stays on its detector and every eleventh is not stored; both die much later.
         if !number.is_multiple_of(11) {
-            batch.extend([0, 1].map(|s| Record::Stored { version, storage: StorageIndex(s) }));
+            batch.extend([0, 1].map(|s| Record::Stored { version, storage: StorageIndex(s), file: None }));
         }
         if !number.is_multiple_of(10) {
             batch.push(Record::Gone { version });

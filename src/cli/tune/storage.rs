@@ -14,7 +14,7 @@ use ppu_uringd::model::job::{Brand, CopyJob, CopyOutcome, CopyReport, Local, Sou
 use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::shift::ShiftId;
 use ppu_uringd::rooted::Root;
-use ppu_uringd::store::mount;
+use ppu_uringd::rooted::mount;
 use ppu_uringd::store::writer::{Settings, Writer};
 
 use super::super::machine::is_mount_point;
@@ -89,6 +89,7 @@ impl Copying {
     fn start(bench: &Bench<'_>, storage: &Storage, way: Way, target: &Path) -> Result<Self, String> {
         let source = bench.place.source();
         let settings = Settings {
+            links_to: None,
             index: StorageIndex(0),
             id: storage.id.clone(),
             place: mount::Place {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::health::{Health, Trouble};
+use super::health::{Called, Health, Trouble};
 use super::timing::Meter;
 use super::{CopyState, Ledger, Now, Order, Version};
 use crate::model::file_version::{StorageIndex, VersionId};
@@ -170,7 +170,7 @@ impl Ledger {
     }
 
     pub(super) fn copying(&mut self, now: Now, report: CopyReport, out: &mut Vec<Order>) {
-        let CopyReport { version: id, storage, outcome, set_aside } = report;
+        let CopyReport { version: id, storage, outcome, file, set_aside } = report;
         let state = &mut self.storages[storage.index()];
         let Some(flight) = state.flying.remove(&id) else { return };
         state.remote_flying -= usize::from(flight.remote);
@@ -186,7 +186,7 @@ impl Ledger {
                 let state = &mut self.storages[storage.index()];
                 state.health.stored();
                 state.meter.note(now.at, self.versions.get(id).map_or(0, |version| version.identity.size));
-                let sequence = self.record(Record::Stored { version: id, storage }, out);
+                let sequence = self.record(Record::Stored { version: id, storage, file }, out);
                 self.set_copy(id, storage, CopyState::Written);
                 self.journal.written.push_back((sequence, id, storage));
             }
@@ -263,9 +263,9 @@ impl Ledger {
         let settings = &self.settings.storages[index.index()];
         let storage = &mut self.storages[index.index()];
         let (writing, reading) = (storage.local_flying() > 0, storage.remote_flying > 0);
-        let (id, patience) = (&settings.id, &settings.patience);
-        let hung = storage.health.steps(now.at, id, steps, writing, patience);
-        let hung_source = storage.health.reads(now.at, id, reads, reading, patience);
+        let (called, patience) = (Called::from(settings), &settings.patience);
+        let hung = storage.health.steps(now.at, called, steps, writing, patience);
+        let hung_source = storage.health.reads(now.at, called, reads, reading, patience);
         out.extend(hung.into_iter().chain(hung_source).map(Order::Tell));
     }
 
@@ -395,9 +395,29 @@ impl Ledger {
     }
 
     fn storage_is_ill(&mut self, now: Now, index: StorageIndex, trouble: Trouble, out: &mut Vec<Order>) {
-        let id = &self.settings.storages[index.index()].id;
-        let news = self.storages[index.index()].health.ill(now.at, id, trouble);
+        let called = Called::from(&self.settings.storages[index.index()]);
+        let news = self.storages[index.index()].health.ill(now.at, called, trouble);
         out.extend(news.map(Order::Tell));
+    }
+
+    /// A look from outside, which also tells of a storage that nothing is copied to at the moment.
+    pub(super) fn looked(
+        &mut self,
+        now: Now,
+        index: StorageIndex,
+        gone: Option<String>,
+        out: &mut Vec<Order>,
+    ) {
+        let storage = &mut self.storages[index.index()];
+        if let Some(reason) = gone {
+            storage.health.seen_gone();
+            return self.storage_is_ill(now, index, Trouble::Unavailable(reason), out);
+        }
+        let idle = storage.flying.is_empty()
+            && storage.ready.is_empty()
+            && storage.remote.is_empty()
+            && storage.later.is_empty();
+        storage.health.seen(now.at, idle);
     }
 
     fn disk_error(
@@ -410,7 +430,7 @@ impl Ledger {
     ) {
         let settings = &self.settings.storages[index.index()];
         let storage = &mut self.storages[index.index()];
-        match storage.health.disk_error(now.at, &settings.id, reason, &settings.patience) {
+        match storage.health.disk_error(now.at, Called::from(settings), reason, &settings.patience) {
             Err(()) => self.try_again(now, id, index, reason, out),
             Ok(news) => {
                 out.extend(news.map(Order::Tell));

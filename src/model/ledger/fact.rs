@@ -123,6 +123,13 @@ pub enum Fact {
         /// Likewise of the thread that reads other storages for it.
         reads: u64,
     },
+    /// Somebody has looked at a storage, also where nothing is to be copied.
+    Looked {
+        /// Which storage.
+        storage: StorageIndex,
+        /// Why it cannot be used, for people; `None`: it can, as far as a look tells.
+        gone: Option<String>,
+    },
     /// The journal has everything up to and with this record.
     Committed {
         /// Number of the last record.

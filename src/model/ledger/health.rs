@@ -9,6 +9,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::StorageSettings;
 use crate::model::message::{Code, Message};
 
 /// Pause before a storage that could not be written is tried again; doubles up to [`PROBE_PAUSE_MAX`].
@@ -24,6 +25,8 @@ pub(super) struct Health {
     trouble: Option<(Trouble, Instant)>,
     probe_at: Option<Instant>,
     probe_pause: Duration,
+    /// By the last look from outside.
+    seen_gone: bool,
     /// Since the last copy that was stored.
     disk_errors: u32,
     writing: Pulse,
@@ -42,6 +45,33 @@ struct Pulse {
     moved: Option<Instant>,
     /// It is known to hang, since then.
     hung: Option<Instant>,
+}
+
+/// A storage, as messages name it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Called<'a> {
+    /// Its name.
+    id: &'a str,
+    /// Its mount point.
+    at: &'a str,
+    /// Links lead to it.
+    linked: bool,
+}
+
+impl<'a> From<&'a StorageSettings> for Called<'a> {
+    fn from(settings: &'a StorageSettings) -> Self {
+        Self { id: &settings.id, at: &settings.at, linked: settings.linked }
+    }
+}
+
+impl Called<'_> {
+    /// FAULTS 48: who reads through a link must not be left to wonder.
+    fn links(&self) -> &'static str {
+        match self.linked {
+            true => " Until then, links that eviction left in place of files lead nowhere.",
+            false => "",
+        }
+    }
 }
 
 /// Why a storage is not written; texts for people.
@@ -91,6 +121,21 @@ impl Health {
         self.probe_pause
     }
 
+    /// A look has shown that it is not there.
+    pub(super) fn seen_gone(&mut self) {
+        self.seen_gone = true;
+    }
+
+    /// A look has shown that it is there. `idle`: nothing is to be copied that would show whether it works.
+    pub(super) fn seen(&mut self, now: Instant, idle: bool) {
+        if std::mem::take(&mut self.seen_gone) && matches!(self.trouble, Some((Trouble::Unavailable(_), _))) {
+            match idle {
+                true => self.well(),
+                false => self.probe_at = Some(now),
+            }
+        }
+    }
+
     /// It stored something, or refused it for the file's sake.
     pub(super) fn well(&mut self) {
         self.trouble = None;
@@ -105,7 +150,7 @@ impl Health {
     }
 
     /// It cannot be written at all. The message, where this is news.
-    pub(super) fn ill(&mut self, now: Instant, storage: &str, trouble: Trouble) -> Option<Message> {
+    pub(super) fn ill(&mut self, now: Instant, storage: Called<'_>, trouble: Trouble) -> Option<Message> {
         let (pause, longest) = (PROBE_PAUSE, PROBE_PAUSE_MAX);
         self.put_off(now, storage, trouble, pause, longest)
     }
@@ -115,7 +160,7 @@ impl Health {
     pub(super) fn disk_error(
         &mut self,
         now: Instant,
-        storage: &str,
+        storage: Called<'_>,
         reason: &str,
         patience: &Patience,
     ) -> Result<Option<Message>, ()> {
@@ -130,7 +175,7 @@ impl Health {
     fn put_off(
         &mut self,
         now: Instant,
-        storage: &str,
+        storage: Called<'_>,
         trouble: Trouble,
         pause: Duration,
         longest: Duration,
@@ -152,40 +197,43 @@ impl Health {
     pub(super) fn steps(
         &mut self,
         now: Instant,
-        storage: &str,
+        storage: Called<'_>,
         steps: u64,
         busy: bool,
         patience: &Patience,
     ) -> Option<Message> {
+        let Called { id, at, .. } = storage;
         let news = self.writing.look(now, steps, busy, patience)?;
         let Pulsation::Hangs = news else {
-            tracing::info!(storage, "the storage answers again");
+            tracing::info!(storage = id, "the storage answers again");
             return None;
         };
         let seconds = patience.hung_after.as_secs_f64();
         let long = format!(
-            "Storage {storage} hangs: it has not answered for {seconds:.0} s. Landing and the other storages go on; its files stay pending \
-             and are copied by themselves as soon as it answers. Look at the disk, its controller, or the file server (dmesg)."
+            "Storage {id} hangs: it has not answered for {seconds:.0} s. Landing and the other storages go on; its files stay pending \
+             and are copied by themselves as soon as it answers. Look at the disk, its controller, or the file server (dmesg).{}",
+            storage.links()
         );
-        Some(Message::new(Code::StorageUnavailable, storage, long))
+        Some(Message::new(Code::StorageUnavailable, at, long))
     }
 
     /// The same of the thread that reads other storages for it.
     pub(super) fn reads(
         &mut self,
         now: Instant,
-        storage: &str,
+        storage: Called<'_>,
         steps: u64,
         busy: bool,
         patience: &Patience,
     ) -> Option<Message> {
+        let Called { id, at, .. } = storage;
         let Pulsation::Hangs = self.reading.look(now, steps, busy, patience)? else { return None };
         let seconds = patience.hung_after.as_secs_f64();
         let long = format!(
-            "A storage that is read for storage {storage}, because the files have left the ramdisk, has not answered for {seconds:.0} s. Those \
+            "A storage that is read for storage {id}, because the files have left the ramdisk, has not answered for {seconds:.0} s. Those \
              files stay pending until it does; all others go on. Look at the disks and file servers (dmesg)."
         );
-        Some(Message::new(Code::StorageUnavailable, storage, long))
+        Some(Message::new(Code::StorageUnavailable, at, long))
     }
 
     /// Whether something waits that cannot be in flight yet.
@@ -250,7 +298,8 @@ impl Trouble {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 
-    fn message(&self, storage: &str) -> Message {
+    fn message(&self, storage: Called<'_>) -> Message {
+        let Called { id, at, .. } = storage;
         let (code, what, reason, advice) = match self {
             Self::Full(reason) => (Code::DiskOverflow, "is full", reason, "Make room there"),
             Self::Unavailable(reason) => {
@@ -264,15 +313,18 @@ impl Trouble {
             ),
         };
         let long = format!(
-            "Storage {storage} {what}: {reason}. {advice}; its files stay pending and are copied by themselves when it works again."
+            "Storage {id} {what}: {reason}. {advice}; its files stay pending and are copied by themselves when it works again.{}",
+            if code == Code::StorageUnavailable { storage.links() } else { "" }
         );
-        Message::new(code, storage, long)
+        Message::new(code, at, long)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const S: Called<'static> = Called { id: "s", at: "/s", linked: false };
 
     const PATIENCE: Patience = Patience {
         hung_after: Duration::from_secs(10),
@@ -291,16 +343,16 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         assert_eq!(health.in_flight_max(at(0), 16), 16);
-        let told = health.ill(at(0), "s", unavailable()).unwrap();
-        assert_eq!((told.code, &*told.short), (Code::StorageUnavailable, "s"));
+        let told = health.ill(at(0), S, unavailable()).unwrap();
+        assert_eq!((told.code, &*told.short), (Code::StorageUnavailable, "/s"));
         // Others that were in flight say the same.
-        assert!(health.ill(at(1), "s", unavailable()).is_none());
+        assert!(health.ill(at(1), S, unavailable()).is_none());
         assert_eq!(health.in_flight_max(at(249), 16), 0);
         assert_eq!(health.in_flight_max(at(250), 16), 1);
-        assert!(health.ill(at(250), "s", unavailable()).is_none());
+        assert!(health.ill(at(250), S, unavailable()).is_none());
         assert_eq!(health.in_flight_max(at(749), 16), 0, "the pause has doubled");
         assert_eq!(health.in_flight_max(at(750), 16), 1);
-        let full = health.ill(at(750), "s", Trouble::Full("no room".to_owned())).unwrap();
+        let full = health.ill(at(750), S, Trouble::Full("no room".to_owned())).unwrap();
         assert_eq!(full.code, Code::DiskOverflow, "another trouble is news");
         assert_eq!(health.condition(at(800), &PATIENCE).1, Some(at(750)));
         health.stored();
@@ -313,13 +365,13 @@ mod tests {
         let mut health = Health::default();
         let now = Instant::now();
         for _ in 0..4 {
-            health.disk_error(now, "s", "EIO", &PATIENCE).unwrap_err();
+            health.disk_error(now, S, "EIO", &PATIENCE).unwrap_err();
         }
         health.stored();
         for _ in 0..4 {
-            health.disk_error(now, "s", "EIO", &PATIENCE).unwrap_err();
+            health.disk_error(now, S, "EIO", &PATIENCE).unwrap_err();
         }
-        let told = health.disk_error(now, "s", "EIO", &PATIENCE).unwrap().unwrap();
+        let told = health.disk_error(now, S, "EIO", &PATIENCE).unwrap().unwrap();
         assert_eq!(told.code, Code::StorageUnavailable);
         assert!(told.long.contains("one disk error after the other"), "{}", told.long);
         let mut at = now;
@@ -327,7 +379,7 @@ mod tests {
             assert_eq!(health.in_flight_max(at + Duration::from_millis(seconds * 1000 - 1), 16), 0);
             at += Duration::from_secs(seconds);
             assert_eq!(health.in_flight_max(at, 16), 1);
-            assert!(health.disk_error(at, "s", "EIO", &PATIENCE).unwrap().is_none(), "told already");
+            assert!(health.disk_error(at, S, "EIO", &PATIENCE).unwrap().is_none(), "told already");
         }
         health.stored();
         assert_eq!(health.in_flight_max(at, 16), 16);
@@ -338,7 +390,7 @@ mod tests {
         let mut health = Health::default();
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
-        let mut steps = |s, steps, busy| health.steps(at(s), "s", steps, busy, &PATIENCE).is_some();
+        let mut steps = |s, steps, busy| health.steps(at(s), S, steps, busy, &PATIENCE).is_some();
         assert!(!steps(0, 7, false));
         assert!(!steps(100, 7, false), "it has nothing to do");
         assert!(!steps(101, 7, true));
@@ -347,9 +399,9 @@ mod tests {
         assert!(!steps(200, 7, true), "told already");
         assert_eq!(health.condition(at(200), &PATIENCE), (Condition::Hung, Some(at(100))));
         assert!(health.is_out());
-        assert!(health.steps(at(201), "s", 8, true, &PATIENCE).is_none());
+        assert!(health.steps(at(201), S, 8, true, &PATIENCE).is_none());
         assert_eq!(health.condition(at(201), &PATIENCE), (Condition::Ok, None));
-        assert!(health.steps(at(211), "s", 8, true, &PATIENCE).is_some(), "hangs again");
+        assert!(health.steps(at(211), S, 8, true, &PATIENCE).is_some(), "hangs again");
     }
 
     #[test]
@@ -364,7 +416,7 @@ mod tests {
         health.waiting(at(31), false);
         health.waiting(at(32), true);
         assert_eq!(health.condition(at(40), &PATIENCE).0, Condition::Ok);
-        let told = health.ill(at(41), "s", unavailable());
+        let told = health.ill(at(41), S, unavailable());
         assert!(told.is_some());
         health.waiting(at(41), true);
         health.stored();
@@ -374,5 +426,31 @@ mod tests {
             Condition::Ok,
             "while it was away it was not slow"
         );
+    }
+
+    /// FAULTS 48: with nothing to copy, only a look shows that a storage is gone, and that it is back.
+    #[test]
+    fn a_look_shows_what_no_copy_does() {
+        let now = Instant::now();
+        let linked = Called { linked: true, ..S };
+        for idle in [true, false] {
+            let mut health = Health::default();
+            health.seen(now, idle);
+            health.seen_gone();
+            let told = health.ill(now, linked, unavailable()).unwrap();
+            assert!(
+                told.long.ends_with("links that eviction left in place of files lead nowhere."),
+                "{told:?}"
+            );
+            assert!(health.ill(now, linked, unavailable()).is_none(), "told once");
+            assert!(health.is_out());
+            health.seen(now, idle);
+            assert_eq!(health.is_out(), !idle, "a copy that is to be made shows whether it works");
+            assert_eq!(health.in_flight_max(now, 16), if idle { 16 } else { 1 });
+        }
+        let mut health = Health::default();
+        health.ill(now, S, unavailable()).unwrap();
+        health.seen(now, true);
+        assert!(health.is_out(), "there, and read-only: as copies have shown");
     }
 }

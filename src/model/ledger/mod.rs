@@ -74,6 +74,8 @@ pub struct Settings {
     pub detectors: Vec<DetectorSettings>,
     /// In the order of [`StorageIndex`].
     pub storages: Vec<StorageSettings>,
+    /// The PPU's, as messages name it.
+    pub ramdisk: String,
 }
 
 /// See [`Settings`].
@@ -92,6 +94,10 @@ pub struct DetectorSettings {
 pub struct StorageSettings {
     /// The name operators use.
     pub id: Arc<str>,
+    /// Its mount point, as messages name it.
+    pub at: Arc<str>,
+    /// Links lead to it that eviction leaves in files' places.
+    pub linked: bool,
     /// The one storage whose copy makes a file safe.
     pub internal: bool,
     /// The one storage that may hold what the internal one no longer does.
@@ -186,6 +192,7 @@ impl Ledger {
             Fact::Extra(file) => self.extra(now, *file, out),
             Fact::Copying(report) => self.copying(now, report, out),
             Fact::Steps { storage, steps, reads } => self.steps(now, storage, steps, reads, out),
+            Fact::Looked { storage, gone } => self.looked(now, storage, gone, out),
             Fact::Committed { up_to } => self.committed(now, up_to, out),
             Fact::JournalTrouble(trouble) => self.journal_trouble(trouble, out),
             Fact::Space(space) => self.room.sample(space),

@@ -109,6 +109,8 @@ impl World {
             storages: (0..STORAGES)
                 .map(|s| StorageSettings {
                     id: s.to_string().into(),
+                    at: format!("/storage{s}").into(),
+                    linked: false,
                     internal: s == 0,
                     external: s == 1,
                     queue_depth: 2,
@@ -123,6 +125,7 @@ impl World {
                     },
                 })
                 .collect(),
+            ramdisk: "/ramdisk".to_owned(),
         };
         let mut world = World {
             ledger: Ledger::new(settings, Arc::new(shift)),
@@ -371,7 +374,7 @@ impl World {
 
     fn copied(&mut self, storage: usize, version: VersionId, outcome: CopyOutcome) {
         let storage = StorageIndex(storage as u16);
-        self.tell(Fact::Copying(CopyReport { version, storage, outcome, set_aside: None }));
+        self.tell(Fact::Copying(CopyReport { version, storage, outcome, file: None, set_aside: None }));
     }
 
     /// pending + stored + failed + superseded + lost = produced, per storage (SPEC, terms).

@@ -108,7 +108,7 @@ impl Ledger {
                      files leave the ramdisk.",
                     offer.path
                 );
-                out.push(Order::Tell(Message::new(Code::DiskOverflow, "ramdisk", long)));
+                out.push(Order::Tell(Message::new(Code::DiskOverflow, self.settings.ramdisk.as_str(), long)));
             }
         }
         None

@@ -93,6 +93,7 @@ fn what_fell_within_a_manifest_is_not_lost_at_its_end() {
     let job = world.copies[1].remove(0);
     let mut orders = Vec::new();
     let report = CopyReport {
+        file: None,
         version: job.version,
         storage: StorageIndex(1),
         outcome: CopyOutcome::SourceLost("removed".to_owned()),
@@ -190,7 +191,7 @@ fn a_hanging_storage_leaves_the_other_alone_and_goes_on_by_itself() {
             .clone()
     };
     assert_eq!((condition(&world, 0), condition(&world, 1)), ("hung".into(), "ok".into()));
-    assert!(world.told.iter().any(|told| told.code == Code::StorageUnavailable && told.short == "0"));
+    assert!(world.told.iter().any(|told| told.code == Code::StorageUnavailable && told.short == "/storage0"));
     for name in 2..6 {
         world.run(Event::Close { detector: 0, name });
         world.run(Event::Land { detector: 0, how: 7 });
@@ -270,7 +271,8 @@ fn a_file_set_aside_is_told() {
     let mut world = landed();
     let version = world.copies[0].remove(0).version;
     let set_aside = Some(b"1.cbf.~20260131-235959~".to_vec());
-    let report = CopyReport { version, storage: StorageIndex(0), outcome: CopyOutcome::Stored, set_aside };
+    let report =
+        CopyReport { version, storage: StorageIndex(0), outcome: CopyOutcome::Stored, file: None, set_aside };
     world.tell(Fact::Copying(report));
     let told = world.told.iter().find(|told| told.code == Code::FileReplaced).unwrap();
     assert!(told.short.ends_with("run/1.cbf") && told.long.contains("1.cbf.~20260131-235959~"), "{told:?}");
