@@ -21,7 +21,7 @@ pub(super) fn observation(after: u64) -> Observation {
         address: "10.10.10.11:49371".to_owned(),
         pauses: Pauses::default(),
     };
-    let settings = Settings { detectors: vec![detector], storages: vec![] };
+    let settings = Settings { detectors: vec![detector], storages: vec![], ramdisk: "/ramdisk".to_owned() };
     let shift = Shift { id: ShiftId(1000), uid: 500, gid: 500, user_dir: None, places: vec![] };
     let mut ledger = Ledger::new(settings, Arc::new(shift));
     let now = Now { at: Instant::now(), wall_ms: 2000 };

@@ -23,7 +23,10 @@ fn report() -> StatusReport {
         pauses: Pauses::default(),
     };
     let shift = Shift { id: ShiftId(1000), uid: 500, gid: 500, user_dir: None, places: vec![] };
-    let ledger = Ledger::new(Settings { detectors: vec![detector], storages: vec![] }, Arc::new(shift));
+    let ledger = Ledger::new(
+        Settings { detectors: vec![detector], storages: vec![], ramdisk: "/ramdisk".to_owned() },
+        Arc::new(shift),
+    );
     let mut report = ledger.report(Now { at: std::time::Instant::now(), wall_ms: 2000 });
     report.daemon.software = "ppu-uringd 0.1.0".to_owned();
     let room = Room { total_bytes: 1_000_000_000, free_bytes: 100_000_000 };
