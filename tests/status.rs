@@ -5,9 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use ppu_uringd::model::attention::problems;
 use ppu_uringd::model::half::Paused;
 use ppu_uringd::model::status::{
-    Daemon, Health, Journal, Latency, Left, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport, Storage,
+    Amount, Daemon, Health, Journal, Latency, Left, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport,
+    Storage,
 };
 use ppu_uringd::serve::control::{ControlSocket, Response};
 use tempfile::TempDir;
@@ -40,7 +42,7 @@ fn with_daemon(socket: &Path, report: StatusReport, client: impl FnOnce()) {
 }
 
 fn report() -> StatusReport {
-    StatusReport {
+    let report = StatusReport {
         version: STATUS_VERSION,
         at_ms: 1_785_542_399_000,
         daemon: Daemon {
@@ -67,14 +69,18 @@ fn report() -> StatusReport {
             in_flight: 0,
             pending: 3,
             rate: Rate::default(),
+            stored: Amount::default(),
             room: Room::default(),
             left: Left::default(),
         }],
         shifts: vec![],
         latency: Latency::default(),
+        fills: vec![],
+        problems: vec![],
         advice: vec![],
         messages: vec![],
-    }
+    };
+    StatusReport { problems: problems(&report), ..report }
 }
 
 #[test]

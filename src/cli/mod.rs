@@ -1,6 +1,7 @@
 //! The command line: what there is to say, and what the exit code means.
 
 mod add;
+mod completions;
 mod config_check;
 mod config_import;
 mod control;
@@ -45,6 +46,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Add(add::Args),
+    Completions(completions::Args),
     #[command(subcommand)]
     Config(ConfigCommand),
     Demo(demo::Args),
@@ -102,6 +104,7 @@ fn print(text: &str) -> Result<(), Failure> {
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Add(args) => add::run(&args),
+        Command::Completions(args) => completions::run(&args),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Config(ConfigCommand::Import(args)) => config_import::run(&args),
         Command::Demo(args) => demo::run(&args),

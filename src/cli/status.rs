@@ -1,17 +1,19 @@
 //! `status`: one table, what is wrong first.
 
-mod health;
 mod page;
-mod units;
+mod watch;
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
 
+use ppu_uringd::model::status::StatusReport;
 use ppu_uringd::serve::control::{Request, Response, query};
 use ppu_uringd::wire::handshake::SOFTWARE;
 
-use super::Failure;
 use super::control::Control;
+use super::{Failure, print};
 
 /// Show how the PPU's daemon is: what is wrong, detectors, storages, shifts
 ///
@@ -21,37 +23,64 @@ use super::control::Control;
 ///
 /// Examples:
 ///   ppu-uringd status
+///   ppu-uringd status --watch
 ///   ppu-uringd status --json | jq .shifts
+///   ppu-uringd status --watch --json | jq --unbuffered .detectors[0].rate
+///
+/// With --watch: a live screen, with throughput, latency, fill levels (and when they
+/// will be full) and the last messages; `q` ends it, and a daemon that restarts is waited for.
+/// Colours only on a terminal, and not where NO_COLOR is set.
 ///
 /// Exit codes: 0 = the daemon answered (also if something is wrong); 1 = it did
-/// not; 2 = the configuration file is wrong.
+/// not; 2 = wrong usage, or the configuration file is wrong.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
     #[command(flatten)]
     control: Control,
 
-    /// For scripts: everything, as one JSON object
+    /// A live screen, until `q`
+    #[arg(long, short)]
+    watch: bool,
+
+    /// For scripts: everything, as one JSON object; with --watch one a second, each on a line
     #[arg(long)]
     json: bool,
 }
 
+/// Between two objects of --watch --json.
+const EVERY: Duration = Duration::from_secs(1);
+
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let socket = args.control.socket()?;
-    let report = match query(&socket, &Request::Status).map_err(Failure::failed)? {
-        Response::Status(report) => report,
-        other => return Err(Failure::Failed(format!("the daemon answered something else: {other:?}"))),
-    };
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&report).map_err(Failure::failed)? + "\n",
-        false => {
-            let colour = io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
-            page::page(&report, SOFTWARE, &jiff::tz::TimeZone::system(), colour)
+    let colour = io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    match (args.watch, args.json) {
+        (true, true) => stream(&socket),
+        (true, false) => watch::run(&socket, colour),
+        (false, true) => {
+            print(&(serde_json::to_string_pretty(&report(&socket)?).map_err(Failure::failed)? + "\n"))
         }
-    };
-    match io::stdout().write_all(text.as_bytes()) {
-        // `status | head` has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(Failure::failed),
+        (false, false) => {
+            print(&page::page(&report(&socket)?, SOFTWARE, &jiff::tz::TimeZone::system(), colour))
+        }
+    }
+}
+
+fn report(socket: &Path) -> Result<StatusReport, Failure> {
+    match query(socket, &Request::Status).map_err(Failure::failed)? {
+        Response::Status(report) => Ok(*report),
+        other => Err(Failure::Failed(format!("the daemon answered something else: {other:?}"))),
+    }
+}
+
+/// Until the daemon, or whoever reads, has had enough.
+fn stream(socket: &Path) -> Result<(), Failure> {
+    loop {
+        let line = serde_json::to_string(&report(socket)?).map_err(Failure::failed)? + "\n";
+        match io::stdout().write_all(line.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(Failure::failed)?,
+        }
+        std::thread::sleep(EVERY);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::model::ledger::Now;
 use crate::model::message::{Code, Message};
+use crate::model::observation::Raised;
 use crate::model::status::Told;
 use crate::model::teller::{Said, Teller};
 use crate::serve::control::{Answer, Response};
@@ -20,6 +21,8 @@ pub(super) struct Bulletin {
     teller: Teller,
     kept: Feed<Told>,
     next_number: u64,
+    /// Since the daemon's start.
+    raised: Raised,
     followers: Vec<Follower>,
 }
 
@@ -49,7 +52,8 @@ impl Bulletin {
         let first = kept.first().filter(|_| kept.len() >= KEPT).map_or(1, |told| told.number);
         let kept = kept.into_iter().map(|told| (told.number, told)).collect();
         let kept = Feed::new(KEPT, first.saturating_sub(1), kept, last);
-        Self { teller: Teller::default(), kept, next_number, followers: Vec::new() }
+        let (teller, raised) = (Teller::default(), Raised::default());
+        Self { teller, kept, next_number, raised, followers: Vec::new() }
     }
 
     /// Another reader of what is told, from what is kept on.
@@ -60,6 +64,7 @@ impl Bulletin {
     /// A message is raised; returns what is told now, for the journal.
     pub(super) fn raise(&mut self, now: Now, message: Message) -> Vec<Told> {
         tracing::debug!(code = %message.code, short = message.short, "raised: {}", message.long);
+        self.raised.count(message.code);
         let mut said = Vec::new();
         self.teller.raise(now.at, message, &mut said);
         self.tell(now, said)
@@ -82,6 +87,16 @@ impl Bulletin {
     /// The newest `count`, oldest first.
     pub(super) fn last(&self, count: usize) -> Vec<Told> {
         self.kept.newest(count)
+    }
+
+    /// What has a higher number, of what is kept, oldest first.
+    pub(super) fn since(&self, number: u64) -> Vec<Told> {
+        self.kept.reader().after(number, KEPT).items.into_iter().map(|(_, told)| told).collect()
+    }
+
+    /// How many messages of each code there were.
+    pub(super) fn raised(&self) -> Raised {
+        self.raised
     }
 
     /// Answers with what was kept, and keeps those who want to hear more.

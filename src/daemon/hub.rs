@@ -11,6 +11,7 @@ use super::events::EventFeed;
 use super::halves::Halves;
 use super::intake::{Intake, TakenIn};
 use super::keeping::Keepers;
+use super::lookout::Lookout;
 use super::shifts::{Reply, Shifts};
 use super::waiting::Waiting;
 use super::which::Known;
@@ -18,9 +19,11 @@ use crate::land::expect::Expect;
 use crate::land::link::Notice;
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex};
 use crate::model::half::{Half, Switched};
+use crate::model::history::Sample;
 use crate::model::job::CopyJob;
 use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
 use crate::model::message::Message;
+use crate::model::observation::Observation;
 use crate::model::path::RelPath;
 use crate::model::record::Record;
 use crate::model::shift_report::{ShiftReport, Started};
@@ -58,6 +61,10 @@ pub enum Input {
     Fact(Fact),
     /// Somebody asks how things are.
     Status(Box<dyn FnOnce(StatusReport) + Send>),
+    /// Somebody wants to see everything; of what was told, what has a higher number.
+    Observe(u64, Reply<Observation>),
+    /// Somebody asks how things were.
+    History(Reply<Vec<Arc<Sample>>>),
     /// What had failed is to be tried again; with a word on how much that is, or on what is wrong with the question.
     Retry(Which, Box<dyn FnOnce(Result<Retried, String>) + Send>),
     /// What is meant by that?
@@ -97,7 +104,7 @@ pub struct Hub {
     /// To each detector with a session.
     pub outlets: Vec<Option<Outlet>>,
     /// What the status says beside the ledger's own.
-    pub describe: Box<dyn Fn(&mut StatusReport) + Send>,
+    pub lookout: Lookout,
     /// Those who wait for extra files.
     pub waiting: Waiting,
     /// Where extra files are looked at.
@@ -152,7 +159,9 @@ impl Hub {
             while let Some(next) = input {
                 match next {
                     Input::Stop => return self.end(),
-                    Input::Status(reply) => self.report(reply),
+                    Input::Status(reply) => reply(self.report()),
+                    Input::Observe(after, reply) => reply(self.observe(after)),
+                    Input::History(reply) => reply(self.lookout.samples()),
                     Input::Select(which, reply) => reply(self.known.select(&self.ledger, &which)),
                     Input::Retry(which, reply) => {
                         let selection = self.known.select(&self.ledger, &which);
@@ -198,6 +207,7 @@ impl Hub {
             }
             Err(error) => tracing::error!("{error}"),
         }
+        self.lookout.pass(&mut self.ledger, now);
         self.keepers.look(&self.ledger);
         self.waiting.pass(&self.ledger);
         let told = self.bulletin.pass(now);
@@ -254,11 +264,20 @@ impl Hub {
         }
     }
 
-    fn report(&self, reply: Box<dyn FnOnce(StatusReport) + Send>) {
-        let mut report = self.ledger.report(now());
-        (self.describe)(&mut report);
-        report.messages = self.bulletin.last(MESSAGES_SHOWN);
-        reply(report);
+    fn report(&self) -> StatusReport {
+        self.lookout.report(&self.ledger, now(), self.bulletin.last(MESSAGES_SHOWN))
+    }
+
+    fn observe(&self, after: u64) -> Observation {
+        let (visible, stored) = self.ledger.times();
+        Observation {
+            report: self.report(),
+            samples: self.lookout.samples(),
+            visible,
+            stored,
+            raised: self.bulletin.raised(),
+            told: self.bulletin.since(after),
+        }
     }
 
     /// Carries out `orders` and leaves the list empty.

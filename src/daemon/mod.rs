@@ -1,6 +1,7 @@
 //! Wiring and shutdown order of both roles; nothing else.
 
 mod bulletin;
+mod dashboard;
 pub mod detector;
 mod engine;
 mod events;
@@ -9,7 +10,9 @@ mod hub;
 mod intake;
 mod keeping;
 mod key;
+mod limits;
 mod lock;
+mod lookout;
 mod ports;
 pub mod ppu;
 mod releasing;

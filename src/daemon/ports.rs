@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ppu_config::Interfaces;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -27,9 +26,9 @@ pub(super) struct Served {
     thread: JoinHandle<()>,
 }
 
-/// Listens at the configured ports.
-pub(super) fn bind(config: &Interfaces) -> Result<Ports, PortError> {
-    let limits = Limits::new(raise_descriptor_limit());
+/// Listens at the configured ports. So many `descriptors` are allowed to this process.
+pub(super) fn bind(config: &Interfaces, descriptors: u64) -> Result<Ports, PortError> {
+    let limits = Limits::new(descriptors);
     let bind = |key, address: Option<_>| address.map(|address| Port::bind(key, address, limits)).transpose();
     Ok(Ports { status: bind("status", config.status)?, messages: bind("messages", config.messages)? })
 }
@@ -85,24 +84,6 @@ impl Served {
         drop(self.stops);
         if self.thread.join().is_err() {
             tracing::error!("the thread of the ports has panicked");
-        }
-    }
-}
-
-/// Every client costs a descriptor, and the usual limit of 1,024 is there for programs that use select(2). Returns what is allowed now.
-fn raise_descriptor_limit() -> u64 {
-    let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok(limits) => limits,
-        Err(error) => {
-            tracing::warn!("cannot ask how many files may be open: {error}");
-            return 1024;
-        }
-    };
-    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(error) => {
-            tracing::warn!("cannot raise the limit of open files from {soft} to {hard}: {error}");
-            soft
         }
     }
 }

@@ -9,11 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ppu_config::{Direct, Ppu, StorageKind, Verify};
-use ppu_uring::Engine;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::bulletin::{Bulletin, Wish};
+use super::dashboard::Dashboard;
 use super::engine::{self, EngineChoice};
 use super::events::{self, EventFeed};
 use super::halves::Halves;
@@ -21,29 +21,31 @@ use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
 use super::keeping::{self, KeepingError};
 use super::lock::{LockError, StateLock};
+use super::lookout::Lookout;
 use super::ports;
 use super::runtime;
 use super::verify::{self, Verifier};
 use super::waiting::Waiting;
 use super::which::Known;
-use super::{key, restore, self_check, shifts, signals};
+use super::{key, limits, restore, self_check, shifts, signals};
 use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::half::Half;
-use crate::model::host::{Advice, Role};
+use crate::model::history::{Sample, news};
+use crate::model::host::Role;
 use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
 use crate::model::record::LiveVersion;
 use crate::model::replica_path::TargetError;
 use crate::model::shift_request::ShiftError;
-use crate::model::status::StatusReport;
 use crate::rooted::{Handed, Root, RootError, Staging, mount};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
 use crate::serve::hook;
+use crate::serve::http::HttpError;
 use crate::serve::ports::PortError;
 use crate::serve::ports::messages::Subjects;
 use crate::store::{self, writer::Writer};
@@ -98,6 +100,9 @@ pub enum PpuError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The dashboard.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// A port.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -138,7 +143,9 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let pipes = config.detectors.iter().map(|detector| u64::from(detector.streams)).sum();
     let advice = self_check::run(Role::Ppu, &ramdisk, pipes);
     let control = ControlSocket::bind(&config.interfaces.control)?;
-    let ports = ports::bind(&config.interfaces)?;
+    let descriptors = limits::raise_descriptor_limit();
+    let dashboard = Dashboard::bind(&config.interfaces, descriptors)?;
+    let ports = ports::bind(&config.interfaces, descriptors)?;
 
     let defaults = shifts::defaults(&config)?;
     let mut opened = open_journal(&config)?;
@@ -198,7 +205,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
-        describe: describe(&config, engine.engine(), advice, keeping.describe()),
+        lookout: Lookout::new(&config, engine.engine(), advice, Box::new(keeping.describe())),
         bulletin,
         events,
         keepers,
@@ -220,10 +227,12 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let start_landing = start_landing(&config, &engine, &staging, inputs.clone());
     tracing::info!(shift, engine = %engine.engine(), "ppu-uringd ppu is running");
     let verifier = verifier(&config, queries);
+    let dashboard = dashboard.start(inputs.clone()).map_err(io_error("start the dashboard's thread"))?;
     intake::start_pipes(&config.interfaces, &handed, &inputs);
     let control = (control, verifier, intake);
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
+    dashboard.stop();
     let deadline = Instant::now() + LAST_WAIT;
     keeping.ask_to_stop();
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
@@ -273,6 +282,10 @@ async fn serve(
         let input = match request {
             Request::Status => Input::Status(Box::new(move |report| {
                 drop(answer.send(Response::Status(Box::new(report))));
+            })),
+            Request::History { after_ms } => Input::History(Box::new(move |samples| {
+                let samples = news(&samples, after_ms).iter().map(|sample| Sample::clone(sample)).collect();
+                drop(answer.send(Response::History { samples }));
             })),
             Request::Add { path } => return intake.add(path, answer),
             Request::Await { file } => Input::Await(file, answer),
@@ -455,44 +468,6 @@ fn settings(config: &Ppu) -> Settings {
             .collect(),
         ramdisk: keeping::shown_path(&config.ramdisk),
     }
-}
-
-/// Fills in what the ledger does not know.
-fn describe(
-    config: &Ppu,
-    engine: Engine,
-    advice: Vec<Advice>,
-    keepers: impl Fn(&mut StatusReport) + Send + 'static,
-) -> Box<dyn Fn(&mut StatusReport) + Send> {
-    let began = Instant::now();
-    let ramdisk = config.ramdisk.display().to_string();
-    let verify = config.verify == Verify::Publish;
-    let storages: Vec<(&str, String)> = config
-        .storages
-        .iter()
-        .map(|storage| {
-            let kind = match storage.kind {
-                StorageKind::Internal => "internal",
-                StorageKind::External => "external",
-                StorageKind::Optional => "optional",
-            };
-            (kind, storage.target.display().to_string())
-        })
-        .collect();
-    Box::new(move |report| {
-        report.daemon.software = SOFTWARE.to_owned();
-        report.daemon.pid = std::process::id();
-        report.daemon.uptime_s = began.elapsed().as_secs();
-        report.daemon.engine = engine.to_string();
-        report.daemon.verify = verify;
-        report.ramdisk.path.clone_from(&ramdisk);
-        report.advice.clone_from(&advice);
-        for (storage, (kind, target)) in report.storages.iter_mut().zip(&storages) {
-            (*kind).clone_into(&mut storage.kind);
-            storage.target.clone_from(target);
-        }
-        keepers(report);
-    })
 }
 
 /// Made once; the same PPU may replace its own dead session with a detector.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Each goes on without the other.
@@ -53,7 +54,7 @@ impl FromStr for Half {
 }
 
 /// Since when each half is paused, milliseconds since the epoch; `None`: it works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Paused {
     /// [`Half::Fetch`].
     pub fetch_ms: Option<i64>,

@@ -1,6 +1,7 @@
 //! What of this machine holds the daemon back, and what to do about it: rules on values that `host` reads. Nothing here keeps anything from
 //! working; it only costs speed, or work after a burst.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which daemon runs there.
@@ -59,7 +60,7 @@ pub struct Ramdisk {
 }
 
 /// Something to change on a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Advice {
     /// What is, and what it costs.
     pub what: String,

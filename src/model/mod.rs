@@ -1,14 +1,17 @@
 //! The vocabulary and the rules, without IO and without a clock: time comes in as an argument.
 
+pub mod attention;
 pub mod catalog;
 pub mod event;
 pub mod extra;
 pub mod file_version;
 pub mod half;
+pub mod history;
 pub mod host;
 pub mod job;
 pub mod ledger;
 pub mod message;
+pub mod observation;
 pub mod offer;
 pub mod pacing;
 pub mod path;
@@ -23,3 +26,5 @@ pub mod shift_report;
 pub mod shift_request;
 pub mod status;
 pub mod teller;
+pub mod times;
+pub mod units;

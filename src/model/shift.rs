@@ -1,5 +1,6 @@
 //! A user shift: whose images they are, since when.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::path::{PathError, RelPath};
@@ -7,7 +8,7 @@ use super::replica_path::Target;
 
 /// A shift's identity: its start in milliseconds since the epoch on the PPU's clock, strictly increasing
 /// from one shift to the next even where that clock steps back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ShiftId(pub i64);
 
 /// When a shift began, as the PPU tells it to a detector.

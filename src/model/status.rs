@@ -2,8 +2,10 @@
 //!
 //! Names and meanings of JSON keys are an interface to scripts: they may be added to, but not changed within a [`STATUS_VERSION`].
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attention::Problem;
 use super::half::Paused;
 use super::host::Advice;
 use super::ledger::Tally;
@@ -14,7 +16,7 @@ use super::shift::ShiftId;
 pub const STATUS_VERSION: u32 = 1;
 
 /// Everything that `status` shows. Times are milliseconds since the epoch on the PPU's clock.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusReport {
     /// [`STATUS_VERSION`] of the daemon.
     pub version: u32,
@@ -37,6 +39,12 @@ pub struct StatusReport {
     pub shifts: Vec<Shift>,
     /// How long files take.
     pub latency: Latency,
+    /// File systems that may fill up.
+    #[serde(default)]
+    pub fills: Vec<Fill>,
+    /// What needs attention, and what to do; the worst first.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
     /// What of the machine holds it back, as it was at start.
     #[serde(default)]
     pub advice: Vec<Advice>,
@@ -45,7 +53,7 @@ pub struct StatusReport {
 }
 
 /// See [`StatusReport::daemon`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Daemon {
     /// Release.
     pub software: String,
@@ -60,7 +68,7 @@ pub struct Daemon {
 }
 
 /// See [`StatusReport::ramdisk`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ramdisk {
     /// Where it is mounted.
     pub path: String,
@@ -73,7 +81,7 @@ pub struct Ramdisk {
 }
 
 /// What left a file system by itself, to make room or because its shift was past.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Left {
     /// It is too full, and the oldest stored files are leaving.
     #[serde(default)]
@@ -87,7 +95,7 @@ pub struct Left {
 }
 
 /// Of a file system; both 0 where it is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Room {
     /// In all.
     pub total_bytes: u64,
@@ -96,7 +104,7 @@ pub struct Room {
 }
 
 /// See [`StatusReport::journal`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Journal {
     /// Everything is written.
@@ -109,7 +117,7 @@ pub enum Journal {
 }
 
 /// One detector.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Detector {
     /// Its name.
     pub id: String,
@@ -145,7 +153,7 @@ pub struct Detector {
 }
 
 /// See [`Detector::link`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Link {
     /// How it is.
     #[serde(flatten)]
@@ -155,7 +163,7 @@ pub struct Link {
 }
 
 /// See [`Link`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum LinkState {
     /// Files travel.
@@ -173,7 +181,7 @@ pub enum LinkState {
 }
 
 /// Files and their bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Amount {
     /// How many.
     pub files: u64,
@@ -182,7 +190,7 @@ pub struct Amount {
 }
 
 /// Per second.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Rate {
     /// Files.
     pub files_per_s: f64,
@@ -191,7 +199,7 @@ pub struct Rate {
 }
 
 /// One storage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Storage {
     /// Its name.
     pub id: String,
@@ -211,6 +219,9 @@ pub struct Storage {
     /// Stored of late.
     #[serde(default)]
     pub rate: Rate,
+    /// Stored there since the daemon's start.
+    #[serde(default)]
+    pub stored: Amount,
     /// Its room.
     #[serde(default)]
     pub room: Room,
@@ -220,7 +231,7 @@ pub struct Storage {
 }
 
 /// See [`Storage::health`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Health {
     /// It is written.
@@ -252,8 +263,34 @@ pub enum Health {
     },
 }
 
+/// A file system that may fill up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Fill {
+    /// What it is to us.
+    pub of: FillOf,
+    /// The detector's or the storage's name; empty for the PPU's ramdisk.
+    pub name: String,
+    /// Its room.
+    #[serde(flatten)]
+    pub room: Room,
+    /// When it will be full if it goes on as in the last seconds, in seconds; nothing where it does not fill up.
+    pub full_in_s: Option<u64>,
+}
+
+/// See [`Fill::of`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FillOf {
+    /// The PPU's ramdisk.
+    Ramdisk,
+    /// A detector's ramdisk.
+    Detector,
+    /// A storage.
+    Storage,
+}
+
 /// One shift.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shift {
     /// Its start, which is its name.
     pub start_ms: ShiftId,
@@ -266,7 +303,7 @@ pub struct Shift {
 }
 
 /// The files of one shift on one storage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Copies {
     /// The storage's name.
     pub storage: String,
@@ -276,7 +313,7 @@ pub struct Copies {
 }
 
 /// Every file version that a detector produced is in exactly one of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// All of them.
     pub produced: u64,
@@ -301,7 +338,7 @@ impl From<Tally> for Counts {
 }
 
 /// Since the daemon's start, from the close on the detector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     /// Until the file is visible on the PPU.
     pub visible: Percentiles,
@@ -310,7 +347,7 @@ pub struct Latency {
 }
 
 /// In microseconds; all 0 before the first file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Percentiles {
     /// Of how many files.
     pub files: u64,
@@ -323,7 +360,7 @@ pub struct Percentiles {
 }
 
 /// A message that was sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Told {
     /// Grows from message to message, also over restarts; not without gaps.
     pub number: u64,

@@ -4,4 +4,5 @@ pub mod control;
 pub mod events;
 pub mod feed;
 pub mod hook;
+pub mod http;
 pub mod ports;

@@ -1,13 +1,16 @@
 //! What the tests of the real binary share: mounts, daemons, and the oracle of what must be where.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+pub mod browser;
 pub mod daemon;
+pub mod http;
 pub mod mount;
 pub mod netns;
 pub mod oracle;
 pub mod proxy;
 pub mod rig;
 pub mod several;
+pub mod terminal;
 
 use std::time::{Duration, Instant};
 

@@ -49,6 +49,8 @@ pub struct Options {
     pub storage_extra: String,
     /// Further storages.
     pub others: Vec<Other>,
+    /// The dashboard's port; else there is none.
+    pub http: Option<u16>,
     /// Where the PPU finds detector N, if not at its own port (a proxy).
     pub via: Option<u16>,
     /// Where the PPU tells its status; else nowhere.
@@ -91,6 +93,7 @@ impl Default for Options {
             detector_extra: String::new(),
             storage_extra: String::new(),
             others: Vec::new(),
+            http: None,
             via: None,
             status_port: None,
             message_port: None,
@@ -198,9 +201,10 @@ impl Rig {
         let dir = self.dir.path();
         std::fs::create_dir_all(dir.join("ppu.state")).unwrap();
         let ramdisk = self.ppu_ramdisk.path();
+        let http = self.options.http.map_or("off".to_owned(), |port| format!("127.0.0.1:{port}"));
         let mut text = format!(
             "state_dir = {:?}\nramdisk = {ramdisk:?}\nuid = {UID}\ngid = {GID}\nuser_dir = \"$UID_$GID\"\nkey_file = {:?}\n\
-             engine = {:?}\n{}\n[interfaces]\nstatus = {:?}\nmessages = {:?}\nhttp = \"off\"\nfile_pipe = \"off\"\n\
+             engine = {:?}\n{}\n[interfaces]\nstatus = {:?}\nmessages = {:?}\nhttp = \"{http}\"\nfile_pipe = \"off\"\n\
              control = {:?}\n",
             dir.join("ppu.state"),
             dir.join("key"),

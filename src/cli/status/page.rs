@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use ppu_uringd::model::attention::{Severity, is_well};
 use ppu_uringd::model::status::{
     Amount, Copies, Detector, Health, Left, LinkState, Room, Shift, StatusReport, Storage, Told,
 };
 
-use super::health::{Severity, problems};
-use super::units::{bytes, bytes_per_s, count, duration, latency, offset, one_line};
+use ppu_uringd::model::units::{bytes, bytes_per_s, count, duration, latency, offset, one_line};
 
 /// The last messages that are shown; `--json` has them all.
 const MESSAGES_SHOWN: usize = 5;
@@ -51,21 +51,20 @@ fn head(report: &StatusReport, software: &str) -> String {
 }
 
 fn attention(report: &StatusReport, paint: Paint) -> String {
-    let problems = problems(report);
+    let problems = &report.problems;
     let lines = problems.iter().map(|problem| match problem.severity {
         Severity::Error => format!("{} {}\n", paint.red("ERROR  "), problem.text),
         Severity::Warning => format!("{} {}\n", paint.yellow("WARNING"), problem.text),
         Severity::Advice => format!("ADVICE  {}\n", problem.text),
     });
-    let is_well = problems.iter().all(|problem| problem.severity == Severity::Advice);
-    let well = if is_well { format!("{}\n", paint.green("All well.")) } else { String::new() };
+    let well = if is_well(problems) { format!("{}\n", paint.green("All well.")) } else { String::new() };
     lines.fold(well, |text, line| text + &line)
 }
 
-const DETECTOR_HEAD: &[&str] =
+pub(super) const DETECTOR_HEAD: &[&str] =
     &["DETECTOR", "LINK", "ADDRESS", ">BACKLOG", ">LANDED", ">RELEASED", ">RATE", ">CLOCK", ">DAMAGED"];
 
-fn detector_row(detector: &Detector, paint: Paint) -> Vec<Cell> {
+pub(super) fn detector_row(detector: &Detector, paint: Paint) -> Vec<Cell> {
     let link = match &detector.link.state {
         LinkState::Connected => paint.green("connected"),
         LinkState::Connecting { .. } => paint.yellow("connecting"),
@@ -92,9 +91,10 @@ fn amount(amount: Amount) -> String {
     }
 }
 
-const STORAGE_HEAD: &[&str] = &["STORAGE", "KIND", "HEALTH", "TARGET", ">RATE", ">IN FLIGHT", ">PENDING"];
+pub(super) const STORAGE_HEAD: &[&str] =
+    &["STORAGE", "KIND", "HEALTH", "TARGET", ">RATE", ">IN FLIGHT", ">PENDING"];
 
-fn storage_row(storage: &Storage, paint: Paint) -> Vec<Cell> {
+pub(super) fn storage_row(storage: &Storage, paint: Paint) -> Vec<Cell> {
     let health = match &storage.health {
         Health::Ok => paint.green("ok"),
         Health::Unavailable { .. } => paint.red("unavailable"),
@@ -195,40 +195,48 @@ fn messages(report: &StatusReport, zone: &TimeZone) -> String {
 }
 
 /// `2026-07-31 23:59:59` (SPEC 5.4, usertime).
-fn local_time(milliseconds: i64, zone: &TimeZone) -> String {
+pub(super) fn local_time(milliseconds: i64, zone: &TimeZone) -> String {
     let at = Timestamp::from_millisecond(milliseconds).unwrap_or_default();
     at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// A blank line, the head, and the rows in columns; nothing without rows. `>` before a title: right-aligned.
 fn table(head: &[&str], rows: impl Iterator<Item = Vec<Cell>>) -> String {
+    let lines = columns(head, rows).into_iter().map(|row| {
+        let line: String = row.iter().map(Cell::painted).collect();
+        line.trim_end().to_owned() + "\n"
+    });
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
+}
+
+/// The head and the rows, with the blanks between their cells; nothing without rows.
+pub(super) fn columns(head: &[&str], rows: impl Iterator<Item = Vec<Cell>>) -> Vec<Vec<Cell>> {
     let titles = head.iter().map(|title| title.trim_start_matches('>').into()).collect();
     let rows: Vec<Vec<Cell>> = std::iter::once(titles).chain(rows).collect();
     if rows.len() == 1 {
-        return String::new();
+        return Vec::new();
     }
     let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let mut text = String::from("\n");
-    for row in &rows {
-        let mut line = String::new();
-        for ((cell, width), title) in row.iter().zip(&widths).zip(head) {
+    let spread = |row: Vec<Cell>| {
+        let cells = row.into_iter().zip(&widths).zip(head).flat_map(|((cell, width), title)| {
             let padding = " ".repeat(width - cell.width());
             match title.starts_with('>') {
-                true => line += &format!("{padding}{}  ", cell.painted()),
-                false => line += &format!("{}{padding}  ", cell.painted()),
+                true => [padding.as_str().into(), cell, "  ".into()],
+                false => [cell, padding.as_str().into(), "  ".into()],
             }
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
-    text
+        });
+        cells.collect()
+    };
+    rows.into_iter().map(spread).collect()
 }
 
 /// A text and its colour, which takes no room.
-struct Cell {
-    text: String,
-    colour: &'static str,
+pub(super) struct Cell {
+    pub(super) text: String,
+    /// Parameters of the terminal's SGR sequence; empty: none.
+    pub(super) colour: &'static str,
 }
 
 impl Cell {
@@ -270,7 +278,7 @@ impl From<u64> for Cell {
 
 /// Colours, where there are any.
 #[derive(Clone, Copy)]
-struct Paint(bool);
+pub(super) struct Paint(pub(super) bool);
 
 impl Paint {
     fn red(self, text: &str) -> Cell {

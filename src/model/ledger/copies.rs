@@ -280,13 +280,12 @@ impl Ledger {
             self.journal.written.pop_front();
             self.set_copy(id, storage, CopyState::Stored);
             self.may_leave(id, storage, out);
-            if self.settings.storages[storage.index()].internal
-                && let Some(version) = self.versions.get(id)
-            {
+            if let Some(version) = self.versions.get(id) {
                 if let Some(closed) = version.closed {
-                    self.timing.stored(now.at.saturating_duration_since(closed));
+                    self.timing.stored(storage, now.at.saturating_duration_since(closed));
                 }
-                if let Some(offer) = version.offer {
+                let internal = self.settings.storages[storage.index()].internal;
+                if let Some(offer) = version.offer.filter(|_| internal) {
                     acks[version.detector.index()].push(offer);
                 }
             }

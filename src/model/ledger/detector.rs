@@ -94,6 +94,11 @@ impl Detector {
         if self.blocked_since.is_some() { self.waiting.len() as u64 } else { 0 }
     }
 
+    /// Closed there and not landed.
+    pub(super) fn backlog_files(&self) -> u64 {
+        self.beat.backlog_files + (self.offers.len() + self.unresolved.len()) as u64
+    }
+
     /// Nothing is closed there and not landed, as far as its last word goes.
     pub(super) fn backlog_is_empty(&self) -> bool {
         self.offers.is_empty() && self.beat.backlog_files == 0

@@ -26,6 +26,7 @@ mod offers;
 mod report;
 mod retry;
 mod room;
+mod sample;
 mod shifts;
 mod tally;
 #[cfg(test)]
@@ -165,7 +166,7 @@ impl Ledger {
             room: Room::default(),
             tallies: Tallies::default(),
             journal: Journal::default(),
-            timing: Timing::new(settings.detectors.len()),
+            timing: Timing::new(settings.detectors.len(), settings.storages.len()),
             paused: Paused::default(),
             settings,
         }

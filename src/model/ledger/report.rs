@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use hdrhistogram::Histogram;
-
 use super::detector::{Link as DetectorLink, Offer};
 use super::health::{Condition, Trouble};
 use super::{Ledger, Now};
@@ -16,7 +14,7 @@ use crate::model::status::{
 };
 
 impl Ledger {
-    /// How things are. What the ledger does not know (process, paths, kinds, messages) is left empty, for its caller.
+    /// How things are. What the ledger does not know (process, paths, kinds, fill levels, messages) is left empty, for its caller.
     pub fn report(&self, now: Now) -> StatusReport {
         let space = self.room.space();
         StatusReport {
@@ -45,13 +43,17 @@ impl Ledger {
                 .collect(),
             storages: (0..self.storages.len()).map(|s| self.report_storage(now, s)).collect(),
             shifts: self.report_shifts(),
-            latency: Latency {
-                visible: percentiles(self.timing.visible.as_ref()),
-                stored: percentiles(self.timing.stored.as_ref()),
-            },
+            latency: Latency { visible: self.timing.visible.percentiles(), stored: self.internal_times() },
+            fills: Vec::new(),
+            problems: Vec::new(),
             advice: Vec::new(),
             messages: Vec::new(),
         }
+    }
+
+    fn internal_times(&self) -> Percentiles {
+        let internal = self.settings.storages.iter().position(|storage| storage.internal);
+        internal.map_or(Percentiles::default(), |internal| self.timing.stored[internal].percentiles())
     }
 
     fn report_detector(&self, now: Now, index: usize) -> Detector {
@@ -79,10 +81,7 @@ impl Ledger {
             id: settings.id.to_string(),
             address: settings.address.clone(),
             link,
-            backlog: Amount {
-                files: beat.backlog_files + (state.offers.len() + state.unresolved.len()) as u64,
-                bytes: beat.backlog_bytes + offered,
-            },
+            backlog: Amount { files: state.backlog_files(), bytes: beat.backlog_bytes + offered },
             in_flight: state.wanted_files,
             no_room: state.files_without_room(),
             held: state.offers.values().filter(|offer| !self.has_begun(offer.shift)).count() as u64,
@@ -136,6 +135,7 @@ impl Ledger {
             in_flight: state.flying.len() as u64,
             pending,
             rate: Rate { files_per_s, bytes_per_s },
+            stored: state.meter.all,
             room: Room::default(),
             left: Left::default(),
         }
@@ -174,17 +174,5 @@ impl Ledger {
             }
         }
         waiting
-    }
-}
-
-fn percentiles(histogram: Option<&Histogram<u64>>) -> Percentiles {
-    let Some(histogram) = histogram.filter(|histogram| !histogram.is_empty()) else {
-        return Percentiles::default();
-    };
-    Percentiles {
-        files: histogram.len(),
-        p50_us: histogram.value_at_quantile(0.5),
-        p99_us: histogram.value_at_quantile(0.99),
-        max_us: histogram.max(),
     }
 }

@@ -16,6 +16,7 @@ mod seats;
 mod server;
 
 use crate::model::half::{Half, Switched};
+use crate::model::history::Sample;
 use crate::model::message::Code;
 use crate::model::path::RelPath;
 use crate::model::shift_report::{ShiftReport, Started};
@@ -41,6 +42,12 @@ const MAX_REQUEST_BYTES: usize = 65_536;
 pub enum Request {
     /// How everything is.
     Status,
+    /// How everything was in the last ten minutes, second by second.
+    History {
+        /// Only what came after the sample of that time, if it is still there.
+        #[serde(default)]
+        after_ms: Option<i64>,
+    },
     /// Begin a shift.
     StartShift(ShiftRequest),
     /// The last shifts.
@@ -104,6 +111,11 @@ pub struct Which {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<StatusReport>),
+    /// To [`Request::History`].
+    History {
+        /// Oldest first.
+        samples: Vec<Sample>,
+    },
     /// To [`Request::StartShift`]: it has begun.
     ShiftStarted(Box<Started>),
     /// To [`Request::Pause`] and [`Request::Resume`].
@@ -197,6 +209,7 @@ impl Request {
     fn is_for_everyone(&self) -> bool {
         match self {
             Self::Status
+            | Self::History { .. }
             | Self::Shifts { .. }
             | Self::Messages { .. }
             | Self::Add { .. }

@@ -76,6 +76,8 @@ fn report() -> StatusReport {
         storages: vec![],
         shifts: vec![],
         latency: Latency::default(),
+        fills: vec![],
+        problems: vec![],
         advice: vec![],
         messages: vec![],
     }

@@ -96,6 +96,8 @@ fn report() -> StatusReport {
             .into(),
     };
     StatusReport {
+        fills: vec![],
+        problems: vec![],
         version: STATUS_VERSION,
         at_ms: 0,
         daemon: Daemon { software: String::new(), pid: 1, uptime_s: 1, engine: String::new(), verify: true },

@@ -1,3 +1,4 @@
+use ppu_uringd::model::attention::problems;
 use ppu_uringd::model::half::Paused;
 use ppu_uringd::model::host::Advice;
 use ppu_uringd::model::message::{Code, Message};
@@ -58,6 +59,7 @@ fn report() -> StatusReport {
             in_flight: 8,
             pending: 23,
             rate: Rate { files_per_s: 24.6, bytes_per_s: 59.0e6 },
+            stored: Amount::default(),
             room: Room { total_bytes: 1_000_000_000_000, free_bytes: 640_000_000_000 },
             left: Left::default(),
         }],
@@ -74,13 +76,20 @@ fn report() -> StatusReport {
             visible: Percentiles { files: 9, p50_us: 850, p99_us: 2100, max_us: 9 },
             ..Latency::default()
         },
+        fills: vec![],
+        problems: vec![],
         advice: vec![],
         messages: vec![],
     }
 }
 
+/// As the daemon fills them in.
+fn with_problems(report: &StatusReport) -> StatusReport {
+    StatusReport { problems: problems(report), ..report.clone() }
+}
+
 fn plain(report: &StatusReport) -> String {
-    page(report, "ppu-uringd 0.1.0", &TimeZone::UTC, false)
+    page(&with_problems(report), "ppu-uringd 0.1.0", &TimeZone::UTC, false)
 }
 
 #[test]
@@ -184,7 +193,7 @@ fn colours_take_no_room() {
     };
     let mut report = report();
     report.shifts[0].storages[0].counts.failed = 3;
-    let coloured = page(&report, "ppu-uringd 0.1.0", &TimeZone::UTC, true);
+    let coloured = page(&with_problems(&report), "ppu-uringd 0.1.0", &TimeZone::UTC, true);
     assert!(coloured.contains("\x1b[32mconnected\x1b[0m"));
     assert_eq!(strip(coloured), plain(&report));
 }

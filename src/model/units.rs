@@ -1,17 +1,17 @@
 //! Numbers for people.
 
 /// `2.4 MB`: powers of ten, as disks and networks are sold.
-pub(super) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     scaled(bytes as f64)
 }
 
 /// `240 MB/s`.
-pub(super) fn bytes_per_s(rate: f64) -> String {
+pub fn bytes_per_s(rate: f64) -> String {
     format!("{}/s", scaled(rate))
 }
 
 /// `1.2 s`, `12 min`, `3 h 05 min`, `4 d`: since, or for how long.
-pub(super) fn duration(milliseconds: i64) -> String {
+pub fn duration(milliseconds: i64) -> String {
     let seconds = milliseconds.max(0) / 1000;
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -22,7 +22,7 @@ pub(super) fn duration(milliseconds: i64) -> String {
 }
 
 /// `0.85 ms`, `1.2 s`: how long files take.
-pub(super) fn latency(microseconds: u64) -> String {
+pub fn latency(microseconds: u64) -> String {
     match microseconds {
         0..100_000 => format!("{} ms", significant(microseconds as f64 / 1e3)),
         _ => format!("{} s", significant(microseconds as f64 / 1e6)),
@@ -30,7 +30,7 @@ pub(super) fn latency(microseconds: u64) -> String {
 }
 
 /// `+0.3 ms`, `-1.5 s`.
-pub(super) fn offset(milliseconds: f64) -> String {
+pub fn offset(milliseconds: f64) -> String {
     match milliseconds.abs() < 1000.0 {
         true => format!("{milliseconds:+.1} ms"),
         false => format!("{:+.1} s", milliseconds / 1e3),
@@ -38,7 +38,7 @@ pub(super) fn offset(milliseconds: f64) -> String {
 }
 
 /// `3 files`, `1 file`.
-pub(super) fn count(number: u64, noun: &str) -> String {
+pub fn count(number: u64, noun: &str) -> String {
     let plural = match (number, noun.strip_suffix('y')) {
         (1, _) => noun.to_owned(),
         (_, Some(stem)) => format!("{stem}ies"),
@@ -48,7 +48,7 @@ pub(super) fn count(number: u64, noun: &str) -> String {
 }
 
 /// What came from elsewhere, on one line and without power over a terminal.
-pub(super) fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

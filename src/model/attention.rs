@@ -1,9 +1,11 @@
 //! What needs attention, and what to do about it.
 
-use ppu_uringd::model::half::Half;
-use ppu_uringd::model::host::Advice;
-use ppu_uringd::model::status::{Detector, Health, Journal, LinkState, Room, StatusReport, Storage};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::half::Half;
+use super::host::Advice;
+use super::status::{Detector, Health, Journal, LinkState, Room, StatusReport, Storage};
 use super::units::{bytes, count, duration, offset, one_line};
 
 /// Offsets above it are reported (SPEC 2.2).
@@ -11,8 +13,10 @@ const CLOCK_OFFSET_MS: f64 = 1000.0;
 /// Fill ratio from which a ramdisk is worth a word.
 const NEARLY_FULL: f64 = 0.95;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Severity {
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
     /// Something does not work, or data is gone.
     Error,
     /// It works, and may not for long.
@@ -21,14 +25,22 @@ pub(super) enum Severity {
     Advice,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
-    pub(super) severity: Severity,
-    pub(super) text: String,
+/// One thing that needs attention.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, and what to do; one line.
+    pub text: String,
+}
+
+/// Nothing but advice.
+pub fn is_well(problems: &[Problem]) -> bool {
+    problems.iter().all(|problem| problem.severity == Severity::Advice)
 }
 
 /// The worst first.
-pub(super) fn problems(report: &StatusReport) -> Vec<Problem> {
+pub fn problems(report: &StatusReport) -> Vec<Problem> {
     let mut found = Vec::new();
     if let Journal::Error { reason } = &report.journal {
         found.push(error(format!(
