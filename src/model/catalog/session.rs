@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::files::Slot;
-use super::{Catalog, NO_OFFER, Since, State, Word};
+use super::{Catalog, NO_OFFER, Since, State, Word, same_content};
 use crate::model::file_version::{Identity, OfferId, TransferId};
 use crate::model::offer::{Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal};
 use crate::model::send::{SendJob, SendOutcome, SendReport};
@@ -348,8 +348,14 @@ impl Catalog {
                 self.files[slot].state = State::Open;
             }
             (Since::Nothing, Unsent::Changed(Some(identity))) => {
-                // Nobody closed it: the same version still, or a part of the next one.
+                // Nobody closed it: the same version still, or the next one, whose close is not told yet and may be another shift's.
                 self.withdraw(slot, Withdrawal::Reopened);
+                if !same_content(&self.files[slot].identity, &identity) {
+                    let whose = self.whose_change(&identity);
+                    let at = self.us(now);
+                    let entry = &mut self.files[slot];
+                    (entry.shift, entry.seen, entry.closed_us) = (whose, false, at);
+                }
                 self.files.set_identity(slot, identity);
                 self.files[slot].fresh = true;
                 self.wait(slot);

@@ -294,10 +294,10 @@ impl Catalog {
         }
     }
 
-    /// The PPU says again, after our word and because that came late, when a shift began: earlier than we had it.
+    /// The PPU says again, after our word on it or on a later one, and because that came late, when a shift began: earlier than we had it.
     fn is_corrected(&self, now: Moment, place: Place, ago_us: u64) -> bool {
         let id = self.shifts[place as usize].id;
-        let worded = self.session.as_ref().is_some_and(|session| session.worded == Some(id));
+        let worded = self.session.as_ref().is_some_and(|session| session.worded >= Some(id));
         let beginning = self.timeline.beginning(place).map_or(i64::MIN, |edge| edge.us.0);
         worded && self.us(now.at).saturating_sub_unsigned(ago_us) < beginning.saturating_sub(LATE_US)
     }
