@@ -105,8 +105,13 @@ impl Journal {
     }
 
     /// It is written down that this is on the internal storage.
-    pub fn calls_stored(&self, is_it: impl Fn(&record::Version) -> bool) -> bool {
+    pub fn calls_stored(&self, is_it: &impl Fn(&record::Version) -> bool) -> bool {
         self.versions.values().any(|entry| entry.copies[0] == State::Stored && is_it(&entry.version))
+    }
+
+    /// It is written down that this is on some storage.
+    pub fn has(&self, is_it: &impl Fn(&record::Version) -> bool) -> bool {
+        self.versions.values().any(|entry| entry.copies.contains(&State::Stored) && is_it(&entry.version))
     }
 
     /// What came to an end.

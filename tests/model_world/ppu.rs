@@ -295,7 +295,7 @@ impl Ppu {
                 let is_it = |stored: &ppu_uringd::model::record::Version| {
                     stored.shift == before.brand.shift && stored.hash == before.brand.hash
                 };
-                assert!(self.journal.calls_stored(is_it), "{} of an earlier shift is replaced, and not stored", job.at);
+                assert!(self.journal.calls_stored(&is_it), "{} of an earlier shift is replaced, and not stored", job.at);
             }
         }
         self.inodes += 1;
@@ -315,12 +315,12 @@ impl Ppu {
         self.forgive(gone.into_iter().map(|gone| gone.brand).collect(), truth);
     }
 
-    /// What is gone from the ramdisk and not on any storage has to come from its detector again, if that still has it.
+    /// What is gone from the ramdisk and not called stored anywhere has to come from its detector again, if that still has it.
     fn forgive(&self, gone: Vec<Brand>, truth: &mut Truth) {
         for Brand { detector, shift, path, .. } in gone {
             let index = usize::from(detector.as_bytes()[1] - b'0');
             if let Some(landed) = truth.landed.get_mut(&(index, shift, path.clone()))
-                && !self.storages.iter().any(|storage| storage.has(&detector, shift, &path, landed.content))
+                && !self.journal.has(&|version| version.shift == shift && version.hash == hash(landed.content))
             {
                 landed.forgiven = true;
                 truth.fallen += 1;

@@ -181,7 +181,7 @@ impl World {
             shifts.into_iter().any(|shift| {
                 let Some(below) = ppu.below_source(&id, shift, path) else { return false };
                 ppu.storages[0].has(&id, shift, &below, content)
-                    && ppu.journal.calls_stored(|version| version.hash == super::detector::hash(content))
+                    && ppu.journal.calls_stored(&|version| version.hash == super::detector::hash(content))
             })
         };
         machine.release(clock, is_safe, truth);

@@ -144,7 +144,13 @@ impl Catalog {
                     self.wait(slot);
                 }
                 // Closed again since: it will be offered in any case.
-                State::Waiting | State::Outside | State::Open => {}
+                State::Waiting | State::Open => {}
+                // Or never, as nobody wants what it is now.
+                State::Outside => {
+                    self.say_gone(slot);
+                    self.files[slot].landed = false;
+                    continue;
+                }
                 _ => continue,
             }
             let entry = &mut self.files[slot];

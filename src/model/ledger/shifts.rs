@@ -149,7 +149,7 @@ impl Ledger {
     ) {
         let begins = &self.begins;
         let state = &mut self.detectors[detector.index()];
-        if state.awaited.last().is_none_or(|last| id > last.shift) {
+        if state.awaited.is_empty() || !self.shifts.contains_key(&id) {
             return; // nobody asked
         }
         state.word = state.word.max(Some(id));
