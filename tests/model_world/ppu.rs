@@ -405,7 +405,7 @@ impl Ppu {
             self.forgive(gone, truth);
         }
         let current = Arc::new(self.journal.shifts().next_back().expect("the first one").clone());
-        truth.forget_shift(|id| self.journal.shifts().any(|shift| shift.id == id));
+        truth.ppu_crashes(|id| self.journal.shifts().any(|shift| shift.id == id));
         self.journal.shifts().for_each(|shift| truth.begun(shift.id, clock));
         let mut orders = Vec::new();
         let mut ledger = Ledger::new(settings(), Arc::clone(&current));

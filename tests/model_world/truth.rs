@@ -28,6 +28,9 @@ pub struct Truth {
     pub deleted: u64,
     /// What is written under its new name before the watch has looked is as good as deleted.
     pub renamed: u64,
+    /// Files there when a daemon of a detector was killed: what it saw by marks it now has but times for, and a file may come to lie in the part
+    /// that a shift does not take.
+    pub blurred: u64,
     /// Landed files that left the PPU's ramdisk before they were safe anywhere.
     pub fallen: u64,
 }
@@ -42,6 +45,8 @@ struct Beginning {
     heard: [Option<i64>; DETECTORS],
     /// And the PPU its word.
     word: [Option<i64>; DETECTORS],
+    /// The PPU that was owed that word is no more: nobody tells the detector that it heard of it too late.
+    orphaned: [bool; DETECTORS],
 }
 
 pub struct Landed {
@@ -95,9 +100,14 @@ impl Truth {
         })
     }
 
-    /// It was asked for and never written down.
-    pub fn forget_shift(&mut self, known: impl Fn(ShiftId) -> bool) {
-        self.shifts.retain(|id, _| known(*id));
+    /// The PPU is killed. What it was asked for and has not written down, it forgets.
+    pub fn ppu_crashes(&mut self, knows: impl Fn(ShiftId) -> bool) {
+        self.shifts.retain(|id, _| knows(*id));
+        for beginning in self.shifts.values_mut() {
+            beginning.orphaned = std::array::from_fn(|detector| {
+                beginning.orphaned[detector] || beginning.word[detector].is_none()
+            });
+        }
     }
 
     /// A file that its detector closed at that time may belong to that shift.
@@ -128,6 +138,7 @@ impl Beginning {
         // It waits for the journal.
         let Some(begun) = self.begun else { return i64::MAX };
         match self.heard[detector] {
+            Some(heard) if self.orphaned[detector] => heard,
             Some(heard) => heard.min(begun + WORD_WAIT_NS + LATE_NS),
             None => begun + BLUR_NS,
         }

@@ -215,6 +215,7 @@ impl World {
     fn detector_crashes(&mut self, detector: usize) {
         self.exact = false;
         self.cut(detector);
+        self.truth.blurred += self.detectors[detector].names().len() as u64;
         self.detectors[detector].crash(&mut self.clock);
     }
 
@@ -380,7 +381,8 @@ impl World {
         for ((shift, storage), count) in &counts {
             assert_eq!((count.pending, count.failed), (0, 0), "{shift:?} on storage {storage}: {count:?}");
             assert_eq!(count.produced, counts[&(*shift, 0)].produced, "{shift:?} on storage {storage}: {counts:?}");
-            let may_be_lost = self.truth.deleted + self.truth.renamed + self.truth.fallen;
+            let Truth { deleted, renamed, blurred, fallen, .. } = self.truth;
+            let may_be_lost = deleted + renamed + blurred + fallen;
             assert!(count.lost <= may_be_lost, "{may_be_lost} deleted, {shift:?} on storage {storage}: {count:?}");
         }
         if self.care == Care::Counted {

@@ -25,8 +25,8 @@ pub(super) struct Session {
     pub(super) manifest: Manifest,
     /// When the PPU had not yet spoken (µs): what it says now it says after that.
     pub(super) heard: i64,
-    /// The last shift that it has our word for.
-    pub(super) worded: Option<ShiftId>,
+    /// The shifts that it has our word for, the oldest first, and when that was said (µs).
+    pub(super) worded: Vec<(ShiftId, i64)>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -201,7 +201,10 @@ impl Catalog {
         let session = self.session.as_mut()?;
         if let Some(word) = session.words.pop_front() {
             if let Word::ShiftWord(id) = &word {
-                (session.worded, session.heard) = (Some(*id), at);
+                if session.worded.last().is_none_or(|(last, _)| last < id) {
+                    session.worded.push((*id, at));
+                }
+                session.heard = at;
             }
             return Some(word);
         }

@@ -168,12 +168,13 @@ impl Ledger {
         if corrected.is_empty() {
             return;
         }
+        // A row ends with the current one. If that is not what the row is about, its beginning is nothing new.
         let current = self.current.id;
-        corrected.retain(|id| *id != current);
-        for id in corrected {
+        let began = if corrected.contains(&current) { self.age(now, current) } else { Began::Ever };
+        for id in corrected.into_iter().filter(|id| *id != current) {
             self.announce(detector, id, self.age(now, id), true, out);
         }
-        self.announce(detector, current, self.age(now, current), false, out);
+        self.announce(detector, current, began, false, out);
     }
 
     /// A file was closed after a shift had begun, and is offered for an earlier one, by a detector that has not yet told them apart.
