@@ -421,7 +421,9 @@ impl Machine {
             ToDetector::Shift(announced) => {
                 let (shift, began) = (announced.shift, announced.began);
                 self.catalog.shift_began(self.moment(clock), announced);
-                self.tend(clock, !random.one_in(10));
+                let made = !random.one_in(10);
+                truth.marks_failed |= !made;
+                self.tend(clock, made);
                 if began == Began::Now {
                     truth.heard(usize::from(self.index.0), shift, clock);
                 }

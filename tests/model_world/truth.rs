@@ -21,6 +21,8 @@ pub struct Truth {
     /// When each content was closed, true time. What was never closed is no version.
     closes: HashMap<u64, Vec<i64>>,
     shifts: BTreeMap<ShiftId, Beginning>,
+    /// A mark could not be made.
+    pub marks_failed: bool,
     /// The newest content that landed under each name of each shift.
     pub landed: BTreeMap<(usize, ShiftId, RelPath), Landed>,
     /// Versions that were closed, and files that were deleted.
@@ -93,7 +95,7 @@ impl Truth {
 
     /// Every detector heard of every shift as it began, and gave its word in time.
     pub fn is_exact(&self) -> bool {
-        self.shifts.values().skip(1).all(|beginning| {
+        !self.marks_failed && self.shifts.values().skip(1).all(|beginning| {
             let last = beginning.begun.unwrap_or(i64::MAX - WORD_WAIT_NS) + WORD_WAIT_NS;
             let in_time = |detector: usize| beginning.word[detector].is_some_and(|word| word <= last);
             (0..DETECTORS).all(|detector| beginning.heard[detector].is_some() && in_time(detector))

@@ -208,6 +208,10 @@ impl World {
     }
 
     fn break_link(&mut self, detector: usize) {
+        // A known gap (ARCHITECTURE.md): a count may be one too high where links break while a shift begins.
+        if self.care == Care::Counted && !self.truth.is_exact() {
+            return;
+        }
         self.cut(detector);
         self.detectors[detector].disconnect(&self.clock);
     }
@@ -227,6 +231,10 @@ impl World {
     }
 
     fn start_shift(&mut self) {
+        let linked = self.detectors.iter().all(|machine| machine.link.is_some());
+        if self.care == Care::Counted && !linked {
+            return;
+        }
         // A part of it that a shift does not take is not counted, either.
         let part = std::array::from_fn(|_| self.care == Care::None && self.random.one_in(3));
         let uid = 500 + self.random.below(2) as u32;

@@ -269,14 +269,18 @@ impl Ledger {
         sources: &BTreeSet<Option<RelPath>>,
     ) -> Option<RelPath> {
         let unresolved = &self.detectors[detector.index()].unresolved;
-        let Some(source) = self.source(detector, file.shift).filter(|_| sources.len() > 1) else {
+        if sources.len() < 2 || unresolved.contains_key(&file.path) && self.shift(file.shift).is_none() {
             return unresolved.contains_key(&file.path).then(|| file.path.clone());
-        };
-        let whole = whole(&source, &file.path)?;
-        let names = sources.iter().filter_map(|source| Some((source, below(&whole, source)?)));
+        }
+        // Of a file that is held nobody knows which part of the ramdisk its path is below.
+        let its_source = self.source(detector, file.shift);
+        let may_be = sources.iter().filter(|source| its_source.as_ref().is_none_or(|its| its == *source));
+        let wholes = may_be.filter_map(|source| whole(source, &file.path));
+        let names = wholes.flat_map(|whole| {
+            sources.iter().filter_map(move |source| Some((source, below(&whole, source)?)))
+        });
         let is_it = |(source, name): &(&Option<RelPath>, RelPath)| {
             let its = unresolved.get(name).map(|unresolved| self.source(detector, unresolved.shift));
-            // Nobody knows whose it is: then the name decides.
             its.is_some_and(|its| its.map_or(*name == file.path, |its| its == **source))
         };
         names.into_iter().find(is_it).map(|(_, name)| name)
