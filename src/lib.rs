@@ -2,8 +2,10 @@
 //! storage: verified, atomic, durable. ARCHITECTURE.md is the map of this crate.
 
 pub mod daemon;
+pub mod host;
 pub mod intake;
 pub mod journal;
+pub mod keep;
 pub mod land;
 pub mod model;
 pub mod rooted;

@@ -118,6 +118,31 @@ fn a_wrong_key_is_told_and_cured_without_losing_a_file() {
     assert_eq!(check_all_stored(&rig), 1);
 }
 
+/// What only costs speed is said at start, and by `config check`, and is no fault.
+#[test]
+fn a_slow_machine_is_told_so() {
+    if !is_root("a_slow_machine_is_told_so") {
+        return;
+    }
+    let rig =
+        Rig::start(Options { ppu_ramdisk: "size=64m", detector_ramdisk: "size=64m", ..Options::default() });
+    let cure = format!("mount -o remount,huge=within_size {}", rig.ppu_ramdisk.path().display());
+    let (page, code) = rig.command(&["status"]);
+    assert_eq!(code, 0, "{page}");
+    assert!(page.lines().any(|line| line.starts_with("ADVICE") && line.ends_with(&cure)), "{page}");
+    assert!(page.contains("All well."), "{page}");
+    assert!(rig.ppu.as_ref().unwrap().log().contains(&cure));
+    let detector = rig.detectors[0].as_ref().unwrap().log();
+    assert!(
+        detector.contains(&format!("remount,huge=within_size {}", rig.source(0).display())),
+        "{detector}"
+    );
+    let output = Command::new(BINARY).args(["config", "check", "--host"]).output().unwrap();
+    assert!(output.status.success() && !output.stdout.is_empty(), "{output:?}");
+    let output = Command::new(BINARY).args(["config", "check"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
 #[test]
 fn no_daemon_no_status() {
     let output =

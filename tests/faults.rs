@@ -341,7 +341,12 @@ fn row_24_ppu_ramdisk_full() {
     if !is_root("row_24_ppu_ramdisk_full") {
         return;
     }
-    let rig = Rig::start(Options { ppu_ramdisk: "size=40m", ..Options::default() });
+    let rig = Rig::start(Options {
+        ppu_ramdisk: "size=40m",
+        // Nothing is evicted.
+        ppu_extra: "fillstate_limit = 1.0\nfillstate_low = 0.99\nalmost_overflow = 1.0".to_owned(),
+        ..Options::default()
+    });
     for n in 0..30u64 {
         write(rig.source(0), format!("{n}"), &content(n, 2_400_000));
     }

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use ppu_uringd::model::half::Paused;
 use ppu_uringd::model::status::{
-    Daemon, Health, Journal, Latency, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport, Storage,
+    Daemon, Health, Journal, Latency, Left, Ramdisk, Rate, Room, STATUS_VERSION, StatusReport, Storage,
 };
 use ppu_uringd::serve::control::{ControlSocket, Response};
 use tempfile::TempDir;
@@ -49,8 +50,13 @@ fn report() -> StatusReport {
             engine: "uring".to_owned(),
             verify: true,
         },
-        ramdisk: Ramdisk { path: "/ramdisk".to_owned(), room: Room { total_bytes: 9, free_bytes: 4 } },
+        ramdisk: Ramdisk {
+            path: "/ramdisk".to_owned(),
+            room: Room { total_bytes: 9, free_bytes: 4 },
+            left: Left::default(),
+        },
         journal: Journal::Ok,
+        paused: Paused::default(),
         detectors: vec![],
         storages: vec![Storage {
             id: "internal".to_owned(),
@@ -61,9 +67,12 @@ fn report() -> StatusReport {
             in_flight: 0,
             pending: 3,
             rate: Rate::default(),
+            room: Room::default(),
+            left: Left::default(),
         }],
         shifts: vec![],
         latency: Latency::default(),
+        advice: vec![],
         messages: vec![],
     }
 }

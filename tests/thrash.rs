@@ -197,7 +197,7 @@ impl Chaos {
     fn step(&mut self) {
         let detector = self.random.below(DETECTORS as u64) as usize;
         let storage = self.random.below(STORAGES as u64) as usize;
-        let what = self.random.below(12);
+        let what = self.random.below(13);
         match what {
             0 => {
                 say("the PPU is killed");
@@ -245,6 +245,16 @@ impl Chaos {
                 self.random.pause(50, 1500);
                 self.storage(storage).mount_image();
             }
+            11 => {
+                let half = ["fetch", "store"][storage];
+                say(&format!("somebody pauses {half}, and the PPU is killed"));
+                self.command("pause", half);
+                self.random.pause(1, 400);
+                self.rig.ppu.take().unwrap().kill();
+                self.rig.start_ppu();
+                self.random.pause(1, 400);
+                self.command("resume", half);
+            }
             _ => {
                 say(&format!("storage {storage} is full"));
                 let ballast = self.storage(storage).path().join("ballast");
@@ -254,6 +264,11 @@ impl Chaos {
             }
         }
         self.random.pause(20, 500);
+    }
+
+    /// A daemon that is just starting does not answer yet.
+    fn command(&self, command: &str, half: &str) {
+        wait_until("the daemon answers", || self.rig.command(&[command, half]).1 == 0);
     }
 
     fn storage(&self, storage: usize) -> &Mount {

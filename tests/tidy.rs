@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["daemon"],
     &["watch", "send", "land", "store", "serve", "keep", "intake", "simulate", "demo"],
-    &["journal", "rooted", "wire", "ppu_config"],
+    &["journal", "rooted", "wire", "host", "ppu_config"],
     // Know nothing of anybody.
     &["model", "ppu_uring"],
 ];

@@ -115,9 +115,9 @@ user_dir = ""
 verify = "{verify}"
 engine = "{engine}"
 [interfaces]
-status = "127.0.0.1:47199"
-messages = "127.0.0.1:47198"
-http = "127.0.0.1:47197"
+status = "off"
+messages = "off"
+http = "off"
 file_pipe = "{here}/files"
 intake_roots = ["{target}"]
 control = "{here}/control.sock"

@@ -52,7 +52,7 @@ impl Plane {
         let other = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
         let root = Arc::new(Root::open(&arena.target()).map_err(|e| other(&e))?);
         let staging = Arc::new(Staging::open(root).map_err(|e| other(&e))?);
-        let landing = Landing { staging, verify, engine };
+        let landing = Landing { staging, links_to: None, verify, engine };
         let (jobs, expect) = (Arc::new(Jobs::default()), Arc::new(Expect::default()));
         let (report, landed) = channel();
         let (ended, ends) = tokio::sync::mpsc::channel(STREAMS);
@@ -115,6 +115,7 @@ impl Work {
                 shift: Arc::clone(&shift),
                 path: path.clone(),
                 at: path.clone(),
+                to: None,
                 offered: identity,
                 replace_past: false,
             };

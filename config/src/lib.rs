@@ -7,6 +7,7 @@
 //! The shipped `detector.toml` and `ppu.toml` beside this crate explain every key; a test holds them to the schema.
 
 mod detector;
+mod import;
 mod paths;
 mod ppu;
 mod problem;
@@ -22,7 +23,8 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use detector::{Detector, Release};
-pub use ppu::{DetectorLink, Direct, Interfaces, Ppu, Storage, StorageKind, Verify};
+pub use import::{Finding, Imported, OldText, Verdict, import};
+pub use ppu::{DetectorLink, Direct, Hook, HookOn, Interfaces, Ppu, Storage, StorageKind, Verify};
 pub use problem::{ConfigError, Problem};
 pub use value::{Engine, HostPort, Level, Log, parse_bytes};
 

@@ -1,5 +1,6 @@
 //! `ppu.toml`: the schema of the PPU's half. What its values must have to do with each other: `rules`.
 
+mod hook;
 mod rules;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+pub use self::hook::{Hook, HookOn};
 use crate::DETECTOR_PORT;
 use crate::paths::split_target;
 use crate::section::{Field, Section};
@@ -62,6 +64,8 @@ pub struct Ppu {
     pub insecure: bool,
     /// `[interfaces]`.
     pub interfaces: Interfaces,
+    /// `[hook]`.
+    pub hook: Hook,
     /// `[log]`.
     pub log: Log,
     /// `[[detector]]`: at least one.
@@ -202,6 +206,7 @@ pub(crate) fn read(s: &mut Section<'_, '_>) -> Ppu {
     let verify = s.or("verify", Verify::default(), one_of(VERIFIES));
     let engine = s.or("engine", Engine::default(), one_of(ENGINES));
     let interfaces = s.table("interfaces", |s| read_interfaces(s, fields.ramdisk.value.as_ref()));
+    let hook = s.table("hook", hook::read);
     let log = s.table("log", Log::read);
     rules::check(s.report(), &fields, &log);
 
@@ -227,6 +232,7 @@ pub(crate) fn read(s: &mut Section<'_, '_>) -> Ppu {
         key_file: fields.key_file.value,
         insecure: fields.insecure.take(),
         interfaces,
+        hook,
         log,
     }
 }

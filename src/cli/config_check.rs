@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ppu_config::{AnyRole, Checked, Detector, HostPort, Ppu, Storage};
+use ppu_uringd::host;
+use ppu_uringd::model::host::{Advice, Role};
 use rustix::fs::Access;
 
 use super::Failure;
@@ -21,11 +23,13 @@ const KEY_MIN_BYTES: u64 = 16;
 /// Which role the file is for is seen from its keys. First the file itself:
 /// unknown keys and impossible values, each as `FILE:LINE: KEY: reason, what to
 /// do`. Then the machine: is the ramdisk there and mounted well, are the storages
-/// mounted, is the key private, is the port free? Nothing is written, connected
-/// to or started.
+/// mounted, is the key private, is the port free? And what of this machine would hold
+/// the daemon back (kernel settings, limits, processors), each with its cure. Nothing is
+/// written, connected to or started.
 ///
-/// Example:
+/// Examples:
 ///   ppu-uringd config check --config /etc/ppu-uringd/ppu.toml
+///   ppu-uringd config check --host
 ///
 /// Exit codes: 0 = fit to start (there may be warnings); 1 = this machine does
 /// not fit; 2 = the file is wrong.
@@ -33,12 +37,20 @@ const KEY_MIN_BYTES: u64 = 16;
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
     /// detector.toml or ppu.toml
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "host")]
+    config: Option<PathBuf>,
+
+    /// Only what holds this machine back, of both roles; needs no configuration. Limits (open files, locked memory) are
+    /// this shell's: a service has its own, and the daemon says at its start what it found
+    #[arg(long, conflicts_with = "config")]
+    host: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let Checked { config, warnings } = ppu_config::load_any(&args.config)?;
+    let Some(file) = &args.config else {
+        return host_alone();
+    };
+    let Checked { config, warnings } = ppu_config::load_any(file)?;
     for warning in &warnings {
         println!("warning  {warning}");
     }
@@ -53,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             "a PPU"
         }
     };
-    let file = args.config.display();
+    let file = file.display();
     match findings.errors {
         0 => {
             println!("{file}: fit to start {role}");
@@ -66,6 +78,29 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             );
             Err(Failure::Reported)
         }
+    }
+}
+
+/// What is said of this machine by itself, to either role.
+fn host_alone() -> Result<(), Failure> {
+    let host = host::look(0);
+    let mut all = host.advice(Role::Ppu);
+    all.extend(
+        host.advice(Role::Detector).into_iter().filter(|advice| !host.advice(Role::Ppu).contains(advice)),
+    );
+    for Advice { what, cure } in &all {
+        println!("warning  {what}. {cure}");
+    }
+    if all.is_empty() {
+        println!("ok       nothing here holds a daemon back");
+    }
+    Ok(())
+}
+
+/// What holds the daemon back. The ramdisk was looked at.
+fn speed(role: Role, pipes: u64, findings: &Findings) {
+    for Advice { what, cure } in host::look(pipes).advice(role) {
+        findings.warning("host", format!("{what}. {cure}"));
     }
 }
 
@@ -95,6 +130,7 @@ fn detector(config: &Detector, findings: &mut Findings) {
     key_file(config.key_file.as_deref(), findings);
     state_dir(&config.state_dir, findings);
     listener("listen", config.listen, findings);
+    speed(Role::Detector, 0, findings);
 }
 
 fn ppu(config: &Ppu, findings: &mut Findings) {
@@ -114,6 +150,8 @@ fn ppu(config: &Ppu, findings: &mut Findings) {
     for storage in &config.storages {
         store(storage, findings);
     }
+    let pipes = config.detectors.iter().map(|detector| u64::from(detector.streams)).sum();
+    speed(Role::Ppu, pipes, findings);
 }
 
 fn ramdisk(path: &Path, needed: Access, findings: &mut Findings) {

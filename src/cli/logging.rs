@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
 use super::Failure;
+use super::journald::{self, Journald};
 use super::log_file::LogFile;
 
 /// Sets up logging for the whole process. `RUST_LOG` comes before the configured level.
@@ -19,6 +20,10 @@ pub(super) fn init(log: &Log) -> Result<(), Failure> {
     };
     let builder = fmt().with_env_filter(filter).with_target(false);
     let installed = match &log.file {
+        None if journald::is_there() => {
+            // Which has a clock of its own.
+            builder.with_writer(Journald).with_ansi(false).without_time().try_init()
+        }
         None => {
             let ansi = io::stderr().is_terminal();
             builder.with_writer(io::stderr).with_ansi(ansi).try_init()

@@ -2,14 +2,17 @@
 
 mod add;
 mod config_check;
+mod config_import;
 mod control;
 mod daemon;
 mod demo;
 mod detector;
+mod journald;
 mod log_file;
 mod logging;
 mod machine;
 mod messages;
+mod pause;
 mod ppu;
 mod retry;
 mod shift;
@@ -17,6 +20,7 @@ mod simulate;
 mod size;
 mod status;
 mod stop;
+mod tune;
 mod verify;
 
 use std::io::{self, Write};
@@ -46,12 +50,15 @@ enum Command {
     Demo(demo::Args),
     Detector(detector::Args),
     Messages(messages::Args),
+    Pause(pause::PauseArgs),
     Ppu(ppu::Args),
+    Resume(pause::ResumeArgs),
     Retry(retry::Args),
     #[command(subcommand)]
     Shift(shift::Command),
     Simulate(simulate::Args),
     Status(status::Args),
+    Tune(tune::Args),
     Verify(verify::Args),
 }
 
@@ -59,6 +66,7 @@ enum Command {
 #[derive(Subcommand)]
 enum ConfigCommand {
     Check(config_check::Args),
+    Import(config_import::Args),
 }
 
 /// Why a command did not do what it was asked to.
@@ -95,14 +103,18 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Add(args) => add::run(&args),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
+        Command::Config(ConfigCommand::Import(args)) => config_import::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Detector(args) => detector::run(&args),
         Command::Messages(args) => messages::run(&args),
+        Command::Pause(args) => pause::pause(&args),
         Command::Ppu(args) => ppu::run(&args),
+        Command::Resume(args) => pause::resume(&args),
         Command::Retry(args) => retry::run(&args),
         Command::Shift(command) => shift::run(&command),
         Command::Simulate(args) => simulate::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Verify(args) => verify::run(&args),
     };
     match result {

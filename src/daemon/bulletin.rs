@@ -1,12 +1,11 @@
 //! What people are told: numbered, kept, and passed on to whoever listens. Owned by the hub.
 
-use std::collections::VecDeque;
-
 use crate::model::ledger::Now;
 use crate::model::message::{Code, Message};
 use crate::model::status::Told;
 use crate::model::teller::{Said, Teller};
 use crate::serve::control::{Answer, Response};
+use crate::serve::feed::{Feed, Reader};
 
 /// Messages that are kept; the journal keeps as many.
 const KEPT: usize = 1000;
@@ -19,8 +18,7 @@ const NUMBERS_PER_START: u64 = 1000;
 /// See the module.
 pub(super) struct Bulletin {
     teller: Teller,
-    /// Oldest first.
-    kept: VecDeque<Told>,
+    kept: Feed<Told>,
     next_number: u64,
     followers: Vec<Follower>,
 }
@@ -47,7 +45,16 @@ impl Bulletin {
     pub(super) fn new(kept: Vec<Told>) -> Self {
         let last = kept.last().map_or(0, |told| told.number);
         let next_number = (last / NUMBERS_PER_START + 1).saturating_mul(NUMBERS_PER_START);
-        Self { teller: Teller::default(), kept: kept.into(), next_number, followers: Vec::new() }
+        // A journal that is not full has not forgotten any.
+        let first = kept.first().filter(|_| kept.len() >= KEPT).map_or(1, |told| told.number);
+        let kept = kept.into_iter().map(|told| (told.number, told)).collect();
+        let kept = Feed::new(KEPT, first.saturating_sub(1), kept, last);
+        Self { teller: Teller::default(), kept, next_number, followers: Vec::new() }
+    }
+
+    /// Another reader of what is told, from what is kept on.
+    pub(super) fn reader(&self) -> Reader<Told> {
+        self.kept.reader()
     }
 
     /// A message is raised; returns what is told now, for the journal.
@@ -74,14 +81,14 @@ impl Bulletin {
 
     /// The newest `count`, oldest first.
     pub(super) fn last(&self, count: usize) -> Vec<Told> {
-        self.kept.iter().skip(self.kept.len().saturating_sub(count)).cloned().collect()
+        self.kept.newest(count)
     }
 
     /// Answers with what was kept, and keeps those who want to hear more.
     pub(super) fn answer(&mut self, wish: Wish, answer: Answer) {
         let Wish { since, codes, follow } = wish;
-        let wanted = |told: &&Told| told.number > since && is_wanted(&codes, told);
-        let kept: Vec<Told> = self.kept.iter().filter(wanted).cloned().collect();
+        let wanted = |told: &Told| told.number > since && is_wanted(&codes, told);
+        let kept: Vec<Told> = self.kept.newest(KEPT).into_iter().filter(wanted).collect();
         let last = self.last_number();
         let pages: Vec<_> = kept.chunks(PAGE).collect();
         let (end, pages) = match pages.split_last() {
@@ -112,8 +119,7 @@ impl Bulletin {
         if told.is_empty() {
             return told;
         }
-        self.kept.extend(told.iter().cloned());
-        self.kept.drain(..self.kept.len().saturating_sub(KEPT));
+        self.kept.publish(told.iter().map(|told| (told.number, told.clone())));
         let last = self.last_number();
         self.followers.retain(|Follower { answer, codes }| {
             let messages: Vec<Told> = told.iter().filter(|told| is_wanted(codes, told)).cloned().collect();

@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, watch as flag};
 
 use super::engine::{self, EngineChoice};
 use super::lock::{LockError, StateLock};
-use super::{key, releasing, runtime, sending, signals};
+use super::{key, releasing, runtime, self_check, sending, signals};
 use crate::model::catalog::{Catalog, Event};
+use crate::model::host::Role;
 use crate::model::offer::Heartbeat;
 use crate::model::release::{Policy, Safe};
 use crate::send::listen::{self, Door};
@@ -29,6 +30,8 @@ const CLOCK_LOOK: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Batches of events under way from the watch to the catalog; while they are not taken, the kernel keeps the rest.
 const BATCHES_MAX: usize = 16;
+/// One for each data connection that a PPU may be configured to open.
+const PIPES_MAX: u64 = 16;
 
 /// Why the daemon does not start; one line for people.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +102,7 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
     settings.marks = Some(make_marks(&config.state_dir)?);
     settings.release = release.is_some();
     let watch = watch::start(settings, tell)?;
+    self_check::run(Role::Detector, &watch.ramdisk().root(), PIPES_MAX);
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
     let served =
         runtime::block_on(engine.engine(), serve(&config, release, key, engine, listener, watch, seen));

@@ -7,13 +7,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use super::bulletin::{Bulletin, Wish};
+use super::events::EventFeed;
+use super::halves::Halves;
 use super::intake::{Intake, TakenIn};
+use super::keeping::Keepers;
 use super::shifts::{Reply, Shifts};
 use super::waiting::Waiting;
 use super::which::Known;
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex};
+use crate::model::half::{Half, Switched};
 use crate::model::job::CopyJob;
 use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
 use crate::model::message::Message;
@@ -36,6 +40,10 @@ const BURST: Duration = Duration::from_micros(500);
 /// In a burst facts gather that long: waking this thread, and what it wakes, for every single file costs more than all else that it
 /// does. A file that comes alone is never delayed.
 const GATHER: Duration = Duration::from_micros(250);
+/// With so many files asked for there is work enough on both sides while facts gather for longer.
+const MANY_WANTED: u64 = 16;
+/// And so long.
+const GATHER_MANY: Duration = Duration::from_millis(1);
 /// Offers in one acknowledgement, so that it fits a frame.
 const ACK_OFFERS: usize = 4096;
 
@@ -66,6 +74,8 @@ pub enum Input {
     StartShift(ShiftRequest, Reply<Result<Started, String>>),
     /// The last shifts, that many.
     Shifts(usize, Reply<Vec<ShiftReport>>),
+    /// Half of the work is to be paused, or (`false`) to go on.
+    Switch(Half, bool, Reply<Switched>),
     /// Something to tell people that follows from no fact.
     Tell(Message),
     /// The end.
@@ -94,10 +104,16 @@ pub struct Hub {
     pub intake: Intake,
     /// What people are told.
     pub bulletin: Bulletin,
+    /// What consumers hear of files.
+    pub events: EventFeed,
+    /// Who takes away what may leave.
+    pub keepers: Keepers,
     /// What people may name.
     pub known: Known,
     /// Who waits for a shift to begin.
     pub shifts: Shifts,
+    /// Who waits for a pause to be kept.
+    pub halves: Halves,
 }
 
 /// A session's ear.
@@ -121,14 +137,15 @@ impl Hub {
             self.obey(&mut orders);
             self.waiting.committed(&self.ledger);
             self.shifts.answer(&self.ledger, now);
+            self.halves.answer(&self.ledger, now);
             let wake = self.ledger.pause_ends(now).map_or(next_tick, |end| end.min(next_tick));
             let mut input = match inputs.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(input) => Some(input),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            if input.is_some() && worked.elapsed() < BURST {
-                std::thread::sleep(GATHER);
+            if input.is_some() {
+                std::thread::sleep(self.gather(worked.elapsed()));
             }
             worked = Instant::now();
             let mut taken = 0;
@@ -149,6 +166,9 @@ impl Hub {
                         self.shifts.start(&mut self.ledger, now, &request, reply, &mut orders);
                     }
                     Input::Shifts(count, reply) => reply(self.shifts.list(&self.ledger, count)),
+                    Input::Switch(half, pause, reply) => {
+                        self.halves.switch(&mut self.ledger, now, (half, pause), reply, &mut orders);
+                    }
                     Input::Tell(message) => orders.push(Order::Tell(message)),
                     Input::Notice(notice) => self.notice(notice, &mut orders),
                     Input::Fact(fact) => self.fact(fact, &mut orders),
@@ -156,6 +176,15 @@ impl Hub {
                 taken += 1;
                 input = if taken < BATCH_FACTS { inputs.try_recv().ok() } else { None };
             }
+        }
+    }
+
+    /// How long a fact that comes so long after the last ones waits for company.
+    fn gather(&self, after: Duration) -> Duration {
+        match self.ledger.wanted_files() >= MANY_WANTED {
+            true => GATHER_MANY,
+            false if after < BURST => GATHER,
+            false => Duration::ZERO,
         }
     }
 
@@ -169,6 +198,7 @@ impl Hub {
             }
             Err(error) => tracing::error!("{error}"),
         }
+        self.keepers.look(&self.ledger);
         self.waiting.pass(&self.ledger);
         let told = self.bulletin.pass(now);
         self.keep(told);
@@ -216,7 +246,12 @@ impl Hub {
     }
 
     fn fact(&mut self, fact: Fact, orders: &mut Vec<Order>) {
-        self.ledger.apply(now(), fact, orders);
+        let now = now();
+        let committed = if let Fact::Committed { up_to } = &fact { Some(*up_to) } else { None };
+        self.ledger.apply(now, fact, orders);
+        if let Some(up_to) = committed {
+            self.events.committed(up_to, now.wall_ms);
+        }
     }
 
     fn report(&self, reply: Box<dyn FnOnce(StatusReport) + Send>) {
@@ -264,11 +299,16 @@ impl Hub {
                         self.intake.look_again(path, file);
                     }
                 }
+                Order::MayLeave { home, resident } => self.keepers.may_leave(home, resident),
                 Order::Copy { storage, job } => (self.writers[storage.index()])(job),
-                Order::Record { sequence, record } => self.record(sequence, record),
+                Order::Record { sequence, record } => {
+                    self.events.recorded(&self.ledger, sequence, &record);
+                    self.record(sequence, record);
+                }
                 Order::Tell(message) => told.extend(self.bulletin.raise(now(), message)),
             }
         }
+        self.events.publish();
         self.keep(told);
         acks.send(|detector, message| self.say(detector, message));
     }

@@ -15,19 +15,25 @@ use tokio::task::JoinSet;
 
 use super::bulletin::{Bulletin, Wish};
 use super::engine::{self, EngineChoice};
+use super::events::{self, EventFeed};
+use super::halves::Halves;
 use super::hub::{Hub, Input, now};
 use super::intake::{self, Intake};
+use super::keeping::{self, KeepingError};
 use super::lock::{LockError, StateLock};
+use super::ports;
 use super::runtime;
 use super::verify::{self, Verifier};
 use super::waiting::Waiting;
 use super::which::Known;
-use super::{key, restore, shifts, signals};
+use super::{key, restore, self_check, shifts, signals};
 use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
 use crate::model::extra::EXTRA;
 use crate::model::file_version::{DetectorIndex, StorageIndex};
+use crate::model::half::Half;
+use crate::model::host::{Advice, Role};
 use crate::model::ledger::{DetectorSettings, Fact, Order, Patience, Retried, Settings, StorageSettings};
 use crate::model::message::{Code, Message};
 use crate::model::pacing::Pauses;
@@ -37,8 +43,11 @@ use crate::model::shift_request::ShiftError;
 use crate::model::status::StatusReport;
 use crate::rooted::{Handed, Root, RootError, Staging};
 use crate::serve::control::{Answer, ControlError, ControlSocket, Request, Response};
+use crate::serve::hook;
+use crate::serve::ports::PortError;
+use crate::serve::ports::messages::Subjects;
 use crate::store::{self, writer::Writer};
-use crate::wire::handshake::{Key, PpuId};
+use crate::wire::handshake::{Key, PpuId, SOFTWARE};
 
 /// How long the end waits for a storage that hangs, and for the journal.
 const LAST_WAIT: Duration = Duration::from_secs(5);
@@ -89,6 +98,9 @@ pub enum PpuError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A port.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// A storage that can never be written as it is configured.
     #[error("storage {id}: {reason}")]
     Storage {
@@ -97,6 +109,9 @@ pub enum PpuError {
         /// Why.
         reason: String,
     },
+    /// What takes files away.
+    #[error(transparent)]
+    Keeping(#[from] KeepingError),
     /// Anything else.
     #[error("{operation}: {source}")]
     Io {
@@ -120,8 +135,10 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let ramdisk = Arc::new(Root::open(&config.ramdisk)?);
     let staging = Arc::new(Staging::open(Arc::clone(&ramdisk))?);
     staging.sweep()?;
-    check_ramdisk(&ramdisk);
+    let pipes = config.detectors.iter().map(|detector| u64::from(detector.streams)).sum();
+    let advice = self_check::run(Role::Ppu, &ramdisk, pipes);
     let control = ControlSocket::bind(&config.interfaces.control)?;
+    let ports = ports::bind(&config.interfaces)?;
 
     let defaults = shifts::defaults(&config)?;
     let mut opened = open_journal(&config)?;
@@ -137,6 +154,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let damaged = matches!(opened.origin, Origin::SetAside { .. });
 
     let (inputs, hub_inputs) = mpsc::channel();
+    let event_places = events::places(&config, &opened.loaded);
+    let event_base = opened.journal.event_base();
     let journal = journal::start(opened.journal, report_journal(inputs.clone()));
     let journal::Running { records, queries, thread: journal_thread } =
         journal.map_err(io_error("start the journal's thread"))?;
@@ -159,6 +178,16 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         steps.push(writer.steps());
         writers.push(writer);
     }
+    let bulletin = Bulletin::new(opened.loaded.messages);
+    let events = EventFeed::new(event_base, event_places);
+    let subjects =
+        Subjects { messages: bulletin.reader(), events: events.events(queries.clone()), software: SOFTWARE };
+    let hook = hook::start(events::hook(&config.hook), subjects.events.clone())
+        .map_err(io_error("start the hook's thread"))?;
+    let history = config.history_max_entries as usize;
+    let ports =
+        ports.start(inputs.clone(), subjects, history).map_err(io_error("start the thread of the ports"))?;
+    let (keeping, keepers) = keeping::start(&config, &staging, &ledger, &queries, &inputs)?;
     let hub = Hub {
         ledger,
         ramdisk: Arc::clone(&ramdisk),
@@ -169,10 +198,13 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
-        describe: describe(&config, engine.engine()),
-        bulletin: Bulletin::new(opened.loaded.messages),
+        describe: describe(&config, engine.engine(), advice, keeping.describe()),
+        bulletin,
+        events,
+        keepers,
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
+        halves: Halves::default(),
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())
@@ -192,11 +224,13 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let control = (control, verifier, intake);
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
+    let deadline = Instant::now() + LAST_WAIT;
+    keeping.stop(deadline);
     // Nobody lands any more. What the stages still have is told, then the ledger ends, then what it feeds.
     let _ = inputs.send(Input::Stop);
     drop(inputs);
     let _ = hub_thread.join();
-    let deadline = Instant::now() + LAST_WAIT;
+    ports.stop();
     for writer in writers {
         if !writer.stop(deadline.saturating_duration_since(Instant::now())) {
             tracing::warn!(
@@ -204,6 +238,8 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
             );
         }
     }
+    // Its programs are ending since the ledger has.
+    hook.stop();
     // It ends by itself within its own time, also when its disk hangs.
     let _ = journal_thread.join();
     served.map_err(io_error("run the control plane"))?
@@ -260,6 +296,8 @@ async fn serve(
                     }));
                 }),
             ),
+            Request::Pause { half } => switch(half, true, answer),
+            Request::Resume { half } => switch(half, false, answer),
             Request::Shifts { last } => Input::Shifts(
                 usize::try_from(last).unwrap_or(usize::MAX),
                 Box::new(move |shifts| drop(answer.send(Response::Shifts(shifts)))),
@@ -290,6 +328,10 @@ async fn serve(
     Ok(())
 }
 
+fn switch(half: Half, pause: bool, answer: Answer) -> Input {
+    Input::Switch(half, pause, Box::new(move |switched| drop(answer.send(Response::Switched(switched)))))
+}
+
 fn start_landing(
     config: &Ppu,
     engine: &EngineChoice,
@@ -298,6 +340,7 @@ fn start_landing(
 ) -> StartLanding {
     let landing = landing::Landing {
         staging: Arc::clone(staging),
+        links_to: keeping::internal(config).map(|(_, storage)| storage.target.clone()),
         verify: config.verify == Verify::Publish,
         engine: engine.choice(),
     };
@@ -410,7 +453,12 @@ fn settings(config: &Ppu) -> Settings {
 }
 
 /// Fills in what the ledger does not know.
-fn describe(config: &Ppu, engine: Engine) -> Box<dyn Fn(&mut StatusReport) + Send> {
+fn describe(
+    config: &Ppu,
+    engine: Engine,
+    advice: Vec<Advice>,
+    keepers: impl Fn(&mut StatusReport) + Send + 'static,
+) -> Box<dyn Fn(&mut StatusReport) + Send> {
     let began = Instant::now();
     let ramdisk = config.ramdisk.display().to_string();
     let verify = config.verify == Verify::Publish;
@@ -427,30 +475,19 @@ fn describe(config: &Ppu, engine: Engine) -> Box<dyn Fn(&mut StatusReport) + Sen
         })
         .collect();
     Box::new(move |report| {
-        report.daemon.software = crate::wire::handshake::SOFTWARE.to_owned();
+        report.daemon.software = SOFTWARE.to_owned();
         report.daemon.pid = std::process::id();
         report.daemon.uptime_s = began.elapsed().as_secs();
         report.daemon.engine = engine.to_string();
         report.daemon.verify = verify;
         report.ramdisk.path.clone_from(&ramdisk);
+        report.advice.clone_from(&advice);
         for (storage, (kind, target)) in report.storages.iter_mut().zip(&storages) {
             (*kind).clone_into(&mut storage.kind);
             storage.target.clone_from(target);
         }
+        keepers(report);
     })
-}
-
-fn check_ramdisk(ramdisk: &Root) {
-    let Ok(file_system) = ramdisk.file_system() else { return };
-    let path = ramdisk.path().display();
-    if !file_system.tmpfs {
-        tracing::warn!("ramdisk {path} is no tmpfs: landing is as slow as that file system is");
-    } else if file_system.huge.as_deref() != Some("within_size") {
-        tracing::warn!(
-            "ramdisk {path} is mounted without huge=within_size, with which landing is up to 2.7 times faster: \
-             mount -o remount,huge=within_size {path}"
-        );
-    }
 }
 
 /// Made once; the same PPU may replace its own dead session with a detector.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::journal::{Journal, Opened, Origin};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
+use crate::model::half::Half;
 use crate::model::job::{Brand, Local};
 use crate::model::ledger::{Copy, CopyState, Ledger, Now, Order, Settings, Tally, Version};
 use crate::model::path::RelPath;
@@ -44,6 +45,10 @@ pub(super) fn ledger(
         }
     }
     ledger.restore_numbers(opened.loaded.next_version);
+    ledger.restore_paused(opened.loaded.paused);
+    for half in Half::ALL.into_iter().filter(|half| opened.loaded.paused.since(*half).is_some()) {
+        tracing::warn!("{half} is paused: {}. `ppu-uringd resume {half}` ends that", half.while_paused());
+    }
     let live = std::mem::take(&mut opened.live);
     let count = live.len();
     for version in live {

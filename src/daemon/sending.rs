@@ -17,7 +17,7 @@ pub(super) fn starter(ramdisk: Ramdisk, choice: Choice) -> StartStream {
         std::thread::Builder::new().name("send".to_owned()).spawn(move || {
             let reports = outlet.clone();
             // That the session is over is no news to its streams.
-            let mut report = |report| drop(reports.send(Heard::Report(report)));
+            let mut report = |ended| drop(reports.send(Heard::Reports(ended)));
             let open = |path: &RelPath| {
                 let (file, _) = ramdisk.root().open_file(path).map_err(|error| error.errno)?;
                 Ok(file)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ppu_config::Ppu;
 
 use super::ppu::PpuError;
+use crate::model::half::Half;
 use crate::model::ledger::{Ledger, Now, Order, WORD_WAIT};
 use crate::model::message::{Code, Message};
 use crate::model::path::RelPath;
@@ -89,8 +90,9 @@ impl Shifts {
                 continue;
             };
             let silent = silent.into_iter().map(|(detector, why)| Silent { detector, why }).collect();
-            let started =
-                Started { shift: self.report(ledger, shift), silent, warnings: shared_replicas(shift) };
+            let mut warnings = shared_replicas(shift);
+            warnings.extend(paused(ledger));
+            let started = Started { shift: self.report(ledger, shift), silent, warnings };
             (starting.reply)(Ok(started));
         }
     }
@@ -138,6 +140,18 @@ impl Shifts {
             ledger.word_of(detector, shift.id)
         })
     }
+}
+
+/// A new shift ends no pause: whoever has begun it should know.
+fn paused(ledger: &Ledger) -> impl Iterator<Item = String> {
+    let paused = ledger.paused();
+    let halves = Half::ALL.into_iter().filter(move |half| paused.since(*half).is_some());
+    halves.map(|half| {
+        format!(
+            "{half} is paused, a new shift does not change that: {}. To go on: ppu-uringd resume {half}",
+            half.while_paused()
+        )
+    })
 }
 
 /// What the configuration says of a shift.

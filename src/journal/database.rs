@@ -47,13 +47,21 @@ pub struct Journal {
     settings: Settings,
     /// Counts this opening.
     run: i64,
+    /// Numbers of this run's events come after it.
+    event_base: u64,
     /// `None` after trouble, until the next commit opens it again.
     database: Option<Database>,
 }
 
 impl Journal {
     pub(super) fn new(settings: Settings, database: Database) -> Self {
-        Self { settings, run: database.meta.run + 1, database: Some(database) }
+        let event_base = database.committed_event;
+        Self { settings, run: database.meta.run + 1, event_base, database: Some(database) }
+    }
+
+    /// The event that record `n` of this run is, if it is one, has this number plus `n`.
+    pub fn event_base(&self) -> u64 {
+        self.event_base
     }
 
     /// Commits `batch`, records with rising sequence numbers (from 1), all or nothing. After an error nothing is known
@@ -75,8 +83,9 @@ impl Journal {
             }
         }
         let done = if database.meta.run == self.run { database.meta.sequence } else { 0 };
+        database.committed_event = self.event_base.saturating_add(done.cast_unsigned());
         let rest = batch.partition_point(|&(sequence, _)| sequence.cast_signed() <= done);
-        database.commit(self.run, &batch[rest..], self.settings.history_versions)?;
+        database.commit((self.run, self.event_base), &batch[rest..], self.settings.history_versions)?;
         self.database = Some(database);
         Ok(())
     }
@@ -125,6 +134,8 @@ pub(super) struct Database {
     pub meta: Meta,
     /// History up to this version has been searched for what may be forgotten.
     pub pruned_to: u64,
+    /// Events up to this number are in the log, or never were.
+    pub committed_event: u64,
     /// `synchronous = FULL` is on.
     full: bool,
     /// Device and inode of the database, to notice when it is taken away.
@@ -172,7 +183,7 @@ impl Database {
         let meta = Meta::load(&connection).map_err(read)?;
         let meta = meta.ok_or_else(|| damaged(&path, "its first row does not fit its seal"))?;
         let file = file_id(&path)?;
-        Ok(Self { connection, path, names, meta, pruned_to: 0, full: false, file })
+        Ok(Self { connection, path, names, meta, pruned_to: 0, committed_event: 0, full: false, file })
     }
 
     /// SQLite would go on writing to an unlinked file.

@@ -7,7 +7,7 @@ use crate::model::status::Told;
 
 use super::JournalError;
 use super::database::{Database, Name, damaged, sqlite};
-use super::rows::{CopyRow, TallyRow, VersionRow, read_shift, unfit};
+use super::rows::{CopyRow, TallyRow, VersionRow, read_pause, read_shift, unfit};
 
 impl Database {
     /// Everything but history; `each` gets the live versions, oldest first.
@@ -51,6 +51,11 @@ impl Database {
             let row = row?;
             let storage = names.storage_index(row.storage).ok_or_else(|| unfit("unknown storage"))?;
             loaded.tallies.push((row.shift, storage, row.tally));
+        }
+        let mut pauses = self.connection.prepare("SELECT * FROM pause")?;
+        for row in pauses.query_map([], read_pause)? {
+            let (half, since_ms) = row?;
+            loaded.paused.set(half, since_ms);
         }
         let mut messages = self
             .connection

@@ -8,12 +8,14 @@
 //! database is no error to SQLite: a damaged journal is never believed, it is set aside.
 
 mod database;
+mod event_log;
 mod history;
 mod load;
 mod query;
 mod record;
 mod recover;
 mod rows;
+mod safe;
 mod schema;
 mod seal;
 mod shift_log;
@@ -23,8 +25,10 @@ use std::io;
 use std::path::PathBuf;
 
 pub use database::{Journal, Settings};
+pub use event_log::{LoggedEvent, LoggedEvents};
 pub use query::{Queries, StoredVersion, Unanswered};
 pub use recover::{Opened, Origin, open};
+pub use safe::{Safe, StoredOn};
 pub use writer::{News, Running, start};
 
 /// The database below the state directory.

@@ -59,6 +59,12 @@ impl Queries {
         Self(to)
     }
 
+    /// Of a journal that has ended.
+    #[cfg(test)]
+    pub(crate) fn nobody() -> Self {
+        Self(std::sync::mpsc::channel().0)
+    }
+
     /// Waits for the answer, for `at_most` at most.
     ///
     /// # Errors

@@ -10,9 +10,9 @@ use crate::model::record::{CopyState, Record, Tally};
 use crate::model::shift::ShiftId;
 use crate::model::status::Told;
 
-use super::JournalError;
 use super::database::{Database, Names, sqlite};
-use super::rows::{CopyRow, TallyRow, VersionRow, int, unfit, write_shift};
+use super::rows::{CopyRow, TallyRow, VersionRow, int, unfit, write_pause, write_shift};
+use super::{JournalError, event_log};
 
 /// Messages that are kept.
 pub const MESSAGES_KEPT: i64 = 1000;
@@ -21,7 +21,7 @@ impl Database {
     /// All of `batch` or nothing; after an error this database is not to be used again.
     pub fn commit(
         &mut self,
-        run: i64,
+        (run, event_base): (i64, u64),
         batch: &[(u64, Record)],
         history_versions: u64,
     ) -> Result<(), JournalError> {
@@ -44,7 +44,10 @@ impl Database {
             .iter()
             .try_for_each(|(_, record)| change.apply(record))
             .and_then(|()| change.prune(batch.len(), history_versions))
-            .and_then(|()| change.write_tallies());
+            .and_then(|()| change.write_tallies())
+            .and_then(|()| {
+                event_log::append(&transaction, change.names, event_base, batch, history_versions)
+            });
         applied.map_err(|source| sqlite(&path, "write", source))?;
 
         self.pruned_to = change.pruned_to;
@@ -54,13 +57,15 @@ impl Database {
         self.meta.sequence = int(last);
         self.meta.clean = false;
         self.meta.save(&transaction).map_err(|source| sqlite(&path, "write", source))?;
-        transaction.commit().map_err(|source| sqlite(&path, "commit", source))
+        transaction.commit().map_err(|source| sqlite(&path, "commit", source))?;
+        self.committed_event = event_base.saturating_add(last);
+        Ok(())
     }
 }
 
-/// *Stored* allows others to delete; a shift says whose files are.
+/// *Stored* allows others to delete; a shift says whose files are; who has paused something was told that it stays so.
 fn must_survive_power_cut(record: &Record) -> bool {
-    matches!(record, Record::Stored { .. } | Record::Shift(_))
+    matches!(record, Record::Stored { .. } | Record::Shift(_) | Record::Paused { .. })
 }
 
 /// A transaction in the making.
@@ -122,6 +127,7 @@ impl Change<'_> {
                 Ok(())
             }
             Record::Message(told) => self.message(told),
+            Record::Paused { half, since_ms } => write_pause(self.connection, *half, *since_ms),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::model::shift::Shift;
 
 use super::database::{Database, Journal, Settings, sqlite, sync_dir};
 use super::rows::write_shift;
-use super::{COMPANIONS, DATABASE, JournalError, shift_log};
+use super::{COMPANIONS, DATABASE, JournalError, event_log, shift_log};
 
 /// An opened journal.
 #[derive(Debug)]
@@ -77,9 +77,10 @@ fn try_open<T: Default>(
     settings: &Settings,
     each: &mut impl FnMut(&mut T, LiveVersion),
 ) -> Result<(Parts<T>, bool), JournalError> {
-    let (database, new) = Database::open(settings)?;
+    let (mut database, new) = Database::open(settings)?;
     let mut live = T::default();
     let loaded = database.load(|version| each(&mut live, version))?;
+    database.committed_event = event_log::base(&database)?;
     Ok((Parts { database, loaded, live }, new))
 }
 

@@ -7,6 +7,7 @@ use rusqlite::types::{ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use crate::model::file_version::{Hash, Identity, VersionId};
+use crate::model::half::Half;
 use crate::model::job::Local;
 use crate::model::path::RelPath;
 use crate::model::record::{CopyState, Tally, Version};
@@ -356,6 +357,28 @@ fn shift_seal(shift: &Shift, places: &[u8]) -> i64 {
         .bytes(shift.user_dir.as_ref().map_or(b"", |dir| dir.as_bytes()))
         .bytes(places)
         .value()
+}
+
+/// From `SELECT *`.
+pub fn read_pause(row: &Row<'_>) -> rusqlite::Result<(Half, Option<i64>)> {
+    let half: Half = row.get::<_, String>(0)?.parse().map_err(|_| unfit("a pause of an unknown half"))?;
+    let since_ms = row.get(1)?;
+    if pause_seal(half, since_ms) != row.get::<_, i64>(2)? {
+        return Err(unfit(format!("the pause of {half} does not fit its seal")));
+    }
+    Ok((half, since_ms))
+}
+
+/// Adds or replaces it.
+pub fn write_pause(connection: &Connection, half: Half, since_ms: Option<i64>) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO pause VALUES (?,?,?)")?;
+    statement.execute(params![half.name(), since_ms, pause_seal(half, since_ms)])?;
+    Ok(())
+}
+
+fn pause_seal(half: Half, since_ms: Option<i64>) -> i64 {
+    let seal = Seal::new("pause").bytes(half.name().as_bytes()).int(since_ms.is_some().into());
+    seal.int(since_ms.unwrap_or(0)).value()
 }
 
 /// SQLite knows signed numbers only; the bit pattern is kept.

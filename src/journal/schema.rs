@@ -92,6 +92,21 @@ const MIGRATIONS: [&str; 2] = [
     "
     -- Messages that it stands for.
     ALTER TABLE message ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
+    -- What became visible or was stored, a row per commit: which event has which number.
+    CREATE TABLE event (
+        first INTEGER PRIMARY KEY,      -- number of its first event
+        last INTEGER NOT NULL,          -- of its last one
+        total INTEGER NOT NULL,         -- events up to here, those that are forgotten included
+        at_ms INTEGER NOT NULL,
+        entries BLOB NOT NULL,          -- postcard
+        seal INTEGER NOT NULL
+    ) STRICT;
+    -- What people have paused; since_ms NULL: it goes on.
+    CREATE TABLE pause (
+        half TEXT PRIMARY KEY,
+        since_ms INTEGER,
+        seal INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,6 +29,8 @@ const DIRECTORY_MODE: u32 = 0o755;
 pub struct Landing {
     /// On the PPU's ramdisk.
     pub staging: Arc<Staging>,
+    /// The internal storage's target: where links lead that eviction has left. `None`: there are none.
+    pub links_to: Option<PathBuf>,
     /// Compare hashes before publishing.
     pub verify: bool,
     /// Each thread opens a driver of its own.
@@ -47,12 +50,13 @@ impl Landing {
         report: impl FnMut(LandReport) + Send + 'static,
         ended: mpsc::Sender<String>,
     ) -> io::Result<()> {
-        let Self { staging, verify, engine } = self.clone();
+        let Self { staging, links_to, verify, engine } = self.clone();
         std::thread::Builder::new().name("land".to_owned()).spawn(move || {
             let reason = match open_engine(engine, LIMITS) {
                 Err(error) => error.to_string(),
                 Ok(mut opened) => {
-                    let mut lander = Files { staging, expect, report, jobs: HashMap::new() };
+                    let mut lander =
+                        Files { staging, links_to, expect, report, jobs: HashMap::new(), parent: None };
                     match stream::run(connection, &mut lander, verify, opened.driver.as_mut()) {
                         Ok(()) => "closed by the detector".to_owned(),
                         Err(error) => error.to_string(),
@@ -68,10 +72,13 @@ impl Landing {
 
 struct Files<R> {
     staging: Arc<Staging>,
+    links_to: Option<PathBuf>,
     expect: Arc<Expect>,
     report: R,
     /// Of the files that are arriving.
     jobs: HashMap<TransferId, LandJob>,
+    /// Where the last file of this batch went.
+    parent: Option<(Option<RelPath>, OwnedFd)>,
 }
 
 impl<R: FnMut(LandReport)> Lander for Files<R> {
@@ -112,19 +119,25 @@ impl<R: FnMut(LandReport)> Lander for Files<R> {
             settled: trailer.settled,
             hash: trailer.hash,
         };
+        let link = self.links_to.as_ref().zip(job.to.as_ref()).map(|(target, to)| target.join(to.as_path()));
         let publication = Publication {
             at: &job.at,
             attributes: Attributes { uid, gid, mode: header.mode, mtime_ns: header.identity.mtime_ns },
             directories: &|_: &RelPath| DirAttributes { uid, gid, mode: DIRECTORY_MODE },
             brand: &brand,
             occupied: if job.replace_past { Occupied::Past } else { Occupied::Refuse },
+            link: link.as_deref(),
             just_before_rename: &|| true,
         };
-        let published = self.staging.publish(staged, &publication).map_err(|error| match error {
-            PublishError::Foreign { .. } => LandFailure::Foreign,
-            PublishError::Failed(error) => failure(&error),
-            PublishError::Superseded => LandFailure::Changed,
-        })?;
+        let above = job.at.parent();
+        let parent = self.parent.take().filter(|(path, _)| *path == above).map(|(_, fd)| fd);
+        let published =
+            self.staging.publish_in(parent, staged, &publication).map_err(|error| match error {
+                PublishError::Foreign { .. } => LandFailure::Foreign,
+                PublishError::Failed(error) => failure(&error),
+                PublishError::Superseded => LandFailure::Changed,
+            })?;
+        self.parent = Some((above, published.parent));
         Ok(Landed {
             identity: trailer.identity,
             mode: header.mode,
@@ -133,6 +146,10 @@ impl<R: FnMut(LandReport)> Lander for Files<R> {
             local: published.local,
             visible: Instant::now(),
         })
+    }
+
+    fn batch_ends(&mut self) {
+        self.parent = None;
     }
 
     fn report(&mut self, report: LandReport) {

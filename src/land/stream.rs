@@ -41,6 +41,9 @@ pub trait Lander {
         trailer: &Trailer,
     ) -> Result<Landed, LandFailure>;
 
+    /// The files of a batch are published, one right after the other: what was kept for the next one of them is worth nothing any more.
+    fn batch_ends(&mut self) {}
+
     /// How a transfer ended.
     fn report(&mut self, report: LandReport);
 }
@@ -94,6 +97,7 @@ pub fn run<L: Lander>(
             let outcome = arrival.conclude(lander, &trailer, verify);
             lander.report(LandReport { transfer: trailer.transfer, outcome });
         }
+        lander.batch_ends();
     }
     Ok(())
 }

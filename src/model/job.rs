@@ -42,6 +42,8 @@ pub struct LandJob {
     pub path: RelPath,
     /// Below the PPU's ramdisk.
     pub at: RelPath,
+    /// Below every storage's target, later.
+    pub to: Option<RelPath>,
     /// As offered.
     pub offered: Identity,
     /// The name may hold the same file of another shift, which is safe on the internal storage: it is replaced.

@@ -37,11 +37,15 @@ pub enum Code {
     JournalError,
     /// The clocks of a detector and the PPU differ.
     ClockOffset,
+    /// Somebody has paused half of the work.
+    Paused,
+    /// Somebody has let it go on.
+    Resumed,
 }
 
 impl Code {
     /// All, in the order of their declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::FillstateLimit,
         Self::AlmostOverflow,
         Self::DiskOverflow,
@@ -56,6 +60,8 @@ impl Code {
         Self::IntegrityError,
         Self::JournalError,
         Self::ClockOffset,
+        Self::Paused,
+        Self::Resumed,
     ];
 
     /// `COPY_ERROR`, for example: the same on every interface.
@@ -75,6 +81,8 @@ impl Code {
             Self::IntegrityError => "INTEGRITY_ERROR",
             Self::JournalError => "JOURNAL_ERROR",
             Self::ClockOffset => "CLOCK_OFFSET",
+            Self::Paused => "PAUSED",
+            Self::Resumed => "RESUMED",
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the ledger tells the journal, and what the journal knows again after a restart.
 
 use super::file_version::{DetectorIndex, Hash, Identity, StorageIndex, VersionId};
+use super::half::{Half, Paused};
 use super::job::Local;
 use super::path::RelPath;
 use super::shift::{Shift, ShiftId};
@@ -91,6 +92,13 @@ pub enum Record {
     },
     /// A message to keep; the journal keeps the newest.
     Message(Told),
+    /// People have paused half of the work, or let it go on.
+    Paused {
+        /// Which.
+        half: Half,
+        /// Milliseconds since the epoch; `None`: it goes on.
+        since_ms: Option<i64>,
+    },
 }
 
 /// A landed version, as the journal remembers it.
@@ -184,6 +192,8 @@ pub struct Loaded {
     pub next_version: VersionId,
     /// The newest messages, oldest first.
     pub messages: Vec<Told>,
+    /// What people have paused.
+    pub paused: Paused,
     /// Ids of detectors that are no longer configured; their indexes follow the last configured one's.
     pub former_detectors: Vec<String>,
     /// Ids of storages that are no longer configured; their indexes follow the last configured one's.

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::half::Paused;
+use super::host::Advice;
 use super::ledger::Tally;
 use super::message::Message;
 use super::shift::ShiftId;
@@ -24,6 +26,9 @@ pub struct StatusReport {
     pub ramdisk: Ramdisk,
     /// Whether state survives a crash.
     pub journal: Journal,
+    /// What people have paused.
+    #[serde(default)]
+    pub paused: Paused,
     /// As configured.
     pub detectors: Vec<Detector>,
     /// As configured.
@@ -32,6 +37,9 @@ pub struct StatusReport {
     pub shifts: Vec<Shift>,
     /// How long files take.
     pub latency: Latency,
+    /// What of the machine holds it back, as it was at start.
+    #[serde(default)]
+    pub advice: Vec<Advice>,
     /// The last ones, oldest first.
     pub messages: Vec<Told>,
 }
@@ -59,6 +67,23 @@ pub struct Ramdisk {
     /// Its room.
     #[serde(flatten)]
     pub room: Room,
+    /// What left it.
+    #[serde(flatten)]
+    pub left: Left,
+}
+
+/// What left a file system by itself, to make room or because its shift was past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Left {
+    /// It is too full, and the oldest stored files are leaving.
+    #[serde(default)]
+    pub evicting: bool,
+    /// To make room, since the daemon's start; links may have their places.
+    #[serde(default)]
+    pub evicted: Amount,
+    /// Of past shifts, since the daemon's start.
+    #[serde(default)]
+    pub purged: Amount,
 }
 
 /// Of a file system; both 0 where it is not known.
@@ -186,6 +211,12 @@ pub struct Storage {
     /// Stored of late.
     #[serde(default)]
     pub rate: Rate,
+    /// Its room.
+    #[serde(default)]
+    pub room: Room,
+    /// What left it for the external storage.
+    #[serde(flatten)]
+    pub left: Left,
 }
 
 /// See [`Storage::health`].

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use super::root::{FileStat, RootError, openat2};
+use super::root::{FileStat, Root, RootError, openat2};
 use super::staging::Staging;
 use crate::model::file_version::MODE_MASK;
 use crate::model::path::RelPath;
@@ -124,6 +124,23 @@ impl Staging {
     }
 }
 
+impl Root {
+    /// Removes `directory` and those above it, as long as they are empty and `may_go`; nothing else ever goes with them.
+    pub fn remove_empty(&self, directory: Option<RelPath>, may_go: impl Fn(&RelPath) -> bool) -> usize {
+        let mut removed = 0;
+        let mut next = directory;
+        while let Some(path) = next.filter(&may_go) {
+            let Ok(parent) = self.open_dir(path.parent().as_ref()) else { break };
+            if rustix::fs::unlinkat(&parent, path.name(), AtFlags::REMOVEDIR).is_err() {
+                break;
+            }
+            removed += 1;
+            next = path.parent();
+        }
+        removed
+    }
+}
+
 fn open_child(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     openat2(parent.as_fd(), Path::new(OsStr::from_bytes(name)), OFlags::RDONLY | OFlags::DIRECTORY)
 }
@@ -158,7 +175,6 @@ fn dress(fd: &OwnedFd, parent: &OwnedFd, attributes: DirAttributes) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use super::super::root::Root;
     use super::*;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 

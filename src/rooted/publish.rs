@@ -8,9 +8,10 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
-use super::directory::DirAttributes;
+use super::directory::{DirAttributes, Made};
 use super::root::{FileStat, RootError, openat2};
 use super::staging::{Staged, Staging};
+use super::take::link_text;
 use crate::model::file_version::MODE_MASK;
 use crate::model::job::{Brand, Local};
 use crate::model::path::{RelPath, aside_name};
@@ -60,6 +61,8 @@ pub struct Publication<'a> {
     pub brand: &'a Brand,
     /// Where the name is taken.
     pub occupied: Occupied,
+    /// The text of a symlink that stands for an older version, and is ours to replace.
+    pub link: Option<&'a Path>,
     /// The last word, right before the name is taken: false gives up with [`PublishError::Superseded`].
     pub just_before_rename: &'a dyn Fn() -> bool,
 }
@@ -109,8 +112,22 @@ impl Staging {
     /// # Errors
     /// [`PublishError`].
     pub fn publish(&self, staged: Staged, publication: &Publication<'_>) -> Result<Published, PublishError> {
+        self.publish_in(None, staged, publication)
+    }
+
+    /// The same, where the caller has just opened the directory for another file: finding it again costs more than the rename. A file that is
+    /// renamed into a directory which was moved meanwhile is where it would be, had it come a moment earlier.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub fn publish_in(
+        &self,
+        parent: Option<OwnedFd>,
+        staged: Staged,
+        publication: &Publication<'_>,
+    ) -> Result<Published, PublishError> {
         self.dress(&staged, publication)?;
-        self.place(staged, publication)
+        self.place_in(parent, staged, publication)
     }
 
     /// The first half of [`Staging::publish`]: brand, owner, mode and time; for those who sync in between.
@@ -135,8 +152,13 @@ impl Staging {
     ///
     /// # Errors
     /// [`PublishError`].
-    pub fn place(
+    pub fn place(&self, staged: Staged, publication: &Publication<'_>) -> Result<Published, PublishError> {
+        self.place_in(None, staged, publication)
+    }
+
+    fn place_in(
         &self,
+        mut known: Option<OwnedFd>,
         mut staged: Staged,
         publication: &Publication<'_>,
     ) -> Result<Published, PublishError> {
@@ -146,9 +168,12 @@ impl Staging {
         let mut replaced = None;
         let mut new_directories = 0;
         for _ in 0..PLACE_TRIES {
-            let parent = self.make_dirs(above.as_ref(), directories).map_err(|error| {
-                if error.is_in_the_way() { PublishError::Foreign { brand: None } } else { error.into() }
-            })?;
+            let parent = match known.take() {
+                Some(fd) => Made { fd, new: 0 },
+                None => self.make_dirs(above.as_ref(), directories).map_err(|error| {
+                    if error.is_in_the_way() { PublishError::Foreign { brand: None } } else { error.into() }
+                })?,
+            };
             new_directories = new_directories.max(parent.new);
             if !just_before_rename() {
                 return Err(PublishError::Superseded);
@@ -238,6 +263,21 @@ impl Staging {
             Err(Errno::NOENT) => return Ok(Occupant::Vanished),
             stat => stat.map_err(error)?,
         };
+        if seen.kind() == FileType::Symlink
+            && let Some(text) = publication.link
+        {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW;
+            let link = match openat2(parent.as_fd(), Path::new(OsStr::from_bytes(name)), flags) {
+                Err(Errno::NOENT) => return Ok(Occupant::Vanished),
+                link => link.map_err(error)?,
+            };
+            let seen = FileStat::of(&link).map_err(error)?;
+            if seen.kind() == FileType::Symlink
+                && link_text(&link).map_err(error)? == text.as_os_str().as_bytes()
+            {
+                return Ok(Occupant::Ours(seen, Some(link)));
+            }
+        }
         if seen.kind() != FileType::RegularFile {
             return Ok(Occupant::Foreign(seen, None, None));
         }
@@ -356,13 +396,22 @@ fn is_same_file(a: &Brand, b: &Brand) -> bool {
     a.detector == b.detector && a.shift == b.shift && a.path == b.path
 }
 
+/// As [`set_mtime`], of a symlink itself.
+pub(super) fn set_mtime_of_link(dir: impl AsFd, name: &str, mtime_ns: i64) -> Result<(), Errno> {
+    rustix::fs::utimensat(dir, name, &only_mtime(mtime_ns), AtFlags::SYMLINK_NOFOLLOW)
+}
+
 /// Sets the time of last modification and leaves that of last access.
 ///
 /// # Errors
 /// Whatever utimensat(2) says.
 pub fn set_mtime(file: impl AsFd, mtime_ns: i64) -> Result<(), Errno> {
+    rustix::fs::futimens(file, &only_mtime(mtime_ns))
+}
+
+fn only_mtime(mtime_ns: i64) -> Timestamps {
     let last_modification =
         Timespec { tv_sec: mtime_ns.div_euclid(1_000_000_000), tv_nsec: mtime_ns.rem_euclid(1_000_000_000) };
     let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    rustix::fs::futimens(file, &Timestamps { last_access, last_modification })
+    Timestamps { last_access, last_modification }
 }

@@ -15,21 +15,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use ppu_uring::sys::{Writers, writers};
-use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags, RenameFlags};
+use ppu_uring::sys::{Writers, is_open_elsewhere, writers};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::content::hash_content;
 use super::note::{Note, NoteFile};
+use super::publish::set_mtime_of_link;
 use super::root::{FileStat, Root, RootError, openat2};
-use super::staging::{Staged, Staging};
+use super::staging::Staging;
 use crate::model::file_version::{Hash, Identity};
 use crate::model::job::Local;
 use crate::model::path::{RelPath, printable};
 use crate::model::shift::ShiftId;
 pub use hold::{NotTaken, OutOfSight};
 
-/// Kept allocated in staging, so that on a file system without a free byte or inode a link can be made: the first
+/// Kept allocated, without a name, so that on a file system without a free byte or inode a link can be made: the first
 /// eviction then makes room for the next.
 const BALLAST_BYTES: u64 = 64 << 10;
 
@@ -58,8 +59,8 @@ pub enum Expected<'a> {
         /// Of the content.
         hash: Hash,
     },
-    /// A symlink with exactly this text.
-    Link(&'a Path),
+    /// Exactly this symlink.
+    Link(Link<'a>),
 }
 
 /// See [`Taking`].
@@ -67,15 +68,38 @@ pub enum Expected<'a> {
 pub enum Instead<'a> {
     /// Nothing.
     Nothing,
-    /// A symlink with this text, in one atomic step.
-    Link(&'a Path),
+    /// This symlink, in one atomic step.
+    Link(Link<'a>),
+}
+
+/// A symlink of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link<'a> {
+    /// Where it leads.
+    pub text: &'a Path,
+    /// Its own time of last modification, ns since the epoch: the moment at which the version that it stands for landed. So the link of
+    /// one version is told from that of another under the same name.
+    pub mtime_ns: i64,
 }
 
 /// A file that is gone from its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Taken {
     /// What comes free once nobody reads it any more; 0 for a link, and for a file with further names.
     pub bytes: u64,
+    /// Somebody has it open or mapped, so that nothing of it comes free yet.
+    pub held: Option<StillOpen>,
+}
+
+/// A deleted file that others have open. This has it open, too, so that it can be told when they close it: drop it then.
+#[derive(Debug)]
+pub struct StillOpen(OwnedFd);
+
+impl StillOpen {
+    /// The others have not closed it yet.
+    pub fn is_held(&self) -> bool {
+        is_open_elsewhere(&self.0)
+    }
 }
 
 /// Why nothing was taken away.
@@ -104,7 +128,7 @@ pub struct Taker {
     staging: Arc<Staging>,
     slot: Slot,
     /// See [`BALLAST_BYTES`]; `None` where even that did not fit.
-    ballast: Option<Staged>,
+    ballast: Option<OwnedFd>,
 }
 
 /// Where in staging a taken file is for a moment, and the note about it.
@@ -147,14 +171,14 @@ impl Taker {
         let held = self.look(&parent, taking)?;
         let link = match taking.instead {
             Instead::Nothing => None,
-            Instead::Link(text) => Some(self.make_link(taking.at, text)?),
+            Instead::Link(link) => Some(self.make_link(taking.at, link)?),
         };
         let note = Note {
             at: taking.at.clone(),
             ino: held.stat.ino,
             link: match taking.instead {
                 Instead::Nothing => None,
-                Instead::Link(text) => Some(text.as_os_str().as_bytes().to_vec()),
+                Instead::Link(link) => Some(link.text.as_os_str().as_bytes().to_vec()),
             },
         };
         let moved = self
@@ -173,7 +197,7 @@ impl Taker {
             };
         }
         let taken = match self.is_what_was_looked_at(taking, &held) {
-            Ok(()) => self.delete(taking.at, &held),
+            Ok(()) => self.delete(taking.at, held),
             Err(why) => Err(self.put_back(&parent, taking.at, link, why)),
         };
         if self.ballast.is_none() {
@@ -234,19 +258,29 @@ impl Taker {
     }
 
     /// The link that is to have the name, in the slot. Gives its inode's number.
-    fn make_link(&mut self, at: &RelPath, text: &Path) -> Result<u64, TakeError> {
-        let error = |operation, errno| TakeError::from(self.staging.root().error(operation, Some(at), errno));
+    fn make_link(&mut self, at: &RelPath, link: Link<'_>) -> Result<u64, TakeError> {
+        let root = Arc::clone(self.staging.root());
+        let error = |operation, errno| TakeError::from(root.error(operation, Some(at), errno));
         if !self.staging.rename_flags() {
             return Err(error("exchange atomically with a link", Errno::OPNOTSUPP));
         }
-        let make = || rustix::fs::symlinkat(text, self.staging.dir(), &self.slot.taken);
+        let make = || rustix::fs::symlinkat(link.text, self.staging.dir(), &self.slot.taken);
         let made = match make() {
             Err(Errno::NOSPC | Errno::DQUOT) if self.ballast.take().is_some() => make(),
             made => made,
         };
-        made.and_then(|()| FileStat::of_name(self.staging.dir(), self.slot.taken.as_bytes()))
-            .map(|stat| stat.ino)
-            .map_err(|errno| error("make a link for", errno))
+        made.map_err(|errno| error("make a link for", errno))?;
+        let taken = &self.slot.taken;
+        let dated = set_mtime_of_link(self.staging.dir(), taken, link.mtime_ns)
+            .and_then(|()| FileStat::of_name(self.staging.dir(), taken.as_bytes()));
+        match dated {
+            Ok(stat) => Ok(stat.ino),
+            Err(errno) => {
+                let failed = error("make a link for", errno);
+                self.clear();
+                Err(failed)
+            }
+        }
     }
 
     fn move_in(&self, parent: &OwnedFd, name: &[u8], exchange: bool) -> Result<(), (&'static str, Errno)> {
@@ -275,11 +309,14 @@ impl Taker {
         }
     }
 
-    fn delete(&mut self, at: &RelPath, held: &Held) -> Result<Taken, TakeError> {
+    fn delete(&mut self, at: &RelPath, held: Held) -> Result<Taken, TakeError> {
         match rustix::fs::unlinkat(self.staging.dir(), &self.slot.taken, AtFlags::empty()) {
             Ok(()) => {
-                let whole = held.stat.nlink == 1 && held.stat.kind() == FileType::RegularFile;
-                Ok(Taken { bytes: if whole { held.stat.size } else { 0 } })
+                if held.stat.nlink > 1 || held.stat.kind() != FileType::RegularFile {
+                    return Ok(Taken { bytes: 0, held: None });
+                }
+                let still_open = is_open_elsewhere(&held.fd).then_some(StillOpen(held.fd));
+                Ok(Taken { bytes: held.stat.size, held: still_open })
             }
             Err(errno) => {
                 let error = self.staging.root().error("delete", Some(at), errno);
@@ -361,10 +398,11 @@ impl Slot {
     }
 }
 
-fn ballast(staging: &Staging) -> Option<Staged> {
-    let staged = staging.stage().ok()?;
-    match rustix::fs::fallocate(staged.file(), FallocateFlags::empty(), 0, BALLAST_BYTES) {
-        Ok(()) | Err(Errno::OPNOTSUPP) => Some(staged),
+fn ballast(staging: &Staging) -> Option<OwnedFd> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(staging.dir(), c".", flags, Mode::RUSR | Mode::WUSR).ok()?;
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, BALLAST_BYTES) {
+        Ok(()) | Err(Errno::OPNOTSUPP) => Some(file),
         Err(_) => None,
     }
 }
@@ -375,7 +413,13 @@ fn fits(expected: Expected<'_>, file: &OwnedFd, stat: &FileStat) -> Result<bool,
         Expected::Identity(Identity { size, mtime_ns, ino, ctime_ns }) => {
             Ok((stat.size, stat.mtime_ns, stat.ino, stat.ctime_ns) == (size, mtime_ns, ino, ctime_ns))
         }
-        Expected::Link(text) => Ok(link_text(file)? == text.as_os_str().as_bytes()),
+        Expected::Link(Link { text, mtime_ns }) => {
+            // Some file systems keep whole seconds.
+            let whole = stat.mtime_ns % 1_000_000_000 == 0;
+            let second = mtime_ns.div_euclid(1_000_000_000).saturating_mul(1_000_000_000);
+            let its_time = stat.mtime_ns == mtime_ns || whole && stat.mtime_ns == second;
+            Ok(its_time && link_text(file)? == text.as_os_str().as_bytes())
+        }
         Expected::Content { local, size, hash } => {
             if stat.size != size || local.is_some_and(|local| local.ino != stat.ino) {
                 return Ok(false);

@@ -55,14 +55,14 @@ impl Fixture {
     /// Takes away what was written as "image".
     fn evict(&mut self, path: &str, local: Local) -> Result<Taken, TakeError> {
         let stored = self.stored();
-        self.take(path, image(local), Instead::Link(&stored))
+        self.take(path, image(local), Instead::Link(link(&stored)))
     }
 
     /// Names in staging, but for what a taker always has there.
     fn left(&self) -> Vec<String> {
         let entries = self.at(STAGING_NAME).read_dir().unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| !name.starts_with("note-") && !name.starts_with("new-")).collect()
+        names.filter(|name| !name.starts_with("note-")).collect()
     }
 }
 
@@ -79,6 +79,10 @@ fn image(local: Local) -> Expected<'static> {
     Expected::Content { local: Some(local), size: 5, hash: Hash::of(b"image") }
 }
 
+fn link(text: &Path) -> Link<'_> {
+    Link { text, mtime_ns: 1_700_000_000_123_456_789 }
+}
+
 fn is_link(path: &Path) -> bool {
     path.symlink_metadata().unwrap().is_symlink()
 }
@@ -89,19 +93,24 @@ fn removed_or_replaced_by_a_link() {
     let a = fixture.write("d/a", "image");
     let b = fixture.write("d/b", "image");
     let mut reader = File::open(fixture.at("d/b")).unwrap();
-    assert_eq!(fixture.take("d/a", image(a), Instead::Nothing).unwrap(), Taken { bytes: 5 });
+    assert_eq!(fixture.take("d/a", image(a), Instead::Nothing).unwrap().bytes, 5);
     assert!(!fixture.at("d/a").exists());
-    assert_eq!(fixture.evict("d/b", b).unwrap(), Taken { bytes: 5 });
+    let taken = fixture.evict("d/b", b).unwrap();
+    assert!(taken.bytes == 5 && taken.held.as_ref().is_some_and(StillOpen::is_held));
     assert_eq!(fs::read_link(fixture.at("d/b")).unwrap(), fixture.stored());
     assert_eq!(fs::read(fixture.at("d/b")).unwrap(), b"image", "through the link");
     assert_eq!(std::io::read_to_string(&mut reader).unwrap(), "image", "by who had it open");
+    drop(reader);
+    assert!(!taken.held.unwrap().is_held());
 
     let stored = fixture.stored();
     assert!(matches!(fixture.evict("d/b", b), Err(TakeError::Changed)), "a link is no file");
-    let elsewhere = Expected::Link(Path::new("/elsewhere"));
+    let elsewhere = Expected::Link(link(Path::new("/elsewhere")));
     assert!(matches!(fixture.take("d/b", elsewhere, Instead::Nothing), Err(TakeError::Changed)));
-    let taken = fixture.take("d/b", Expected::Link(&stored), Instead::Nothing).unwrap();
-    assert_eq!((taken, fixture.at("d").read_dir().unwrap().count()), (Taken { bytes: 0 }, 0));
+    let other_version = Expected::Link(Link { mtime_ns: 1, ..link(&stored) });
+    assert!(matches!(fixture.take("d/b", other_version, Instead::Nothing), Err(TakeError::Changed)));
+    let taken = fixture.take("d/b", Expected::Link(link(&stored)), Instead::Nothing).unwrap();
+    assert_eq!((taken.bytes, fixture.at("d").read_dir().unwrap().count()), (0, 0));
     assert!(matches!(fixture.evict("d/b", b), Err(TakeError::Missing)));
     assert!(matches!(fixture.evict("x/b", b), Err(TakeError::Missing)));
     assert!(fixture.left().is_empty());
@@ -237,7 +246,7 @@ fn what_takes_the_name_meanwhile_is_kept() {
                 let _ = fs::hard_link(fixture.at("image"), fixture.at("d/a"));
                 fs::remove_file(fixture.at("image")).unwrap();
                 let expected = Expected::Content { local: None, size: 5, hash: Hash::of(b"image") };
-                let instead = if with_link { Instead::Link(&stored) } else { Instead::Nothing };
+                let instead = if with_link { Instead::Link(link(&stored)) } else { Instead::Nothing };
                 let taken = fixture.take("d/a", expected, instead);
                 assert!(!matches!(taken, Err(TakeError::Failed(_))), "{taken:?}");
             }
@@ -276,7 +285,7 @@ fn parents_swapped_for_links_lead_nowhere() {
         let (mut missing, mut refused) = (0, 0);
         let start = Instant::now();
         while start.elapsed() < ATTACK {
-            for instead in [Instead::Nothing, Instead::Link(&stored)] {
+            for instead in [Instead::Nothing, Instead::Link(link(&stored))] {
                 match fixture.take("d/a", anything, instead) {
                     Err(TakeError::Missing) => missing += 1,
                     Err(TakeError::Changed) => refused += 1,
@@ -371,7 +380,7 @@ fn a_full_file_system_can_be_relieved() {
     assert_eq!((root.space().unwrap().inodes_free, root.space().unwrap().bytes_free), (0, 0));
     assert!(files.len() > 10);
     for (at, local) in &files {
-        taker.take(&Taking { at, expected: image(*local), instead: Instead::Link(&stored) }).unwrap();
+        taker.take(&Taking { at, expected: image(*local), instead: Instead::Link(link(&stored)) }).unwrap();
         assert!(is_link(&tmpfs.path().join(at.as_path())));
     }
 }
@@ -385,7 +394,7 @@ fn without_rename_flags() {
     let a = fixture.write("d/a", "image");
     let at = RelPath::new(b"d/a").unwrap();
     let stored = fixture.stored();
-    let linked = taker.take(&Taking { at: &at, expected: image(a), instead: Instead::Link(&stored) });
+    let linked = taker.take(&Taking { at: &at, expected: image(a), instead: Instead::Link(link(&stored)) });
     assert!(matches!(linked, Err(TakeError::Failed(_))), "{linked:?}");
     assert!(!is_link(&fixture.at("d/a")));
     taker.take(&Taking { at: &at, expected: image(a), instead: Instead::Nothing }).unwrap();

@@ -105,6 +105,7 @@ fn plain<'a>(at: &'a RelPath, brand: &'a Brand) -> Publication<'a> {
         directories: &|_| DirAttributes { uid: None, gid: None, mode: 0o755 },
         brand,
         occupied: Occupied::Refuse,
+        link: None,
         just_before_rename: &|| true,
     }
 }
@@ -213,6 +214,30 @@ fn what_is_not_ours_is_left() {
     fixture.assert_canary();
 }
 
+/// A link of ours, made by eviction, is an older version; any other is somebody's.
+#[test]
+fn our_own_link_is_replaced() {
+    let fixture = Fixture::new();
+    let stored = fixture.canary().join("file");
+    let at = RelPath::new(b"a").unwrap();
+    let brand = brand(&at, SHIFT, b"newer");
+    let publication = Publication { link: Some(&stored), ..plain(&at, &brand) };
+    for (text, is_ours) in [(stored.clone(), true), (fixture.canary().join("other"), false)] {
+        std::fs::remove_file(fixture.at(b"a")).ok();
+        symlink(&text, fixture.at(b"a")).unwrap();
+        let staged = fixture.staging.stage().unwrap();
+        rustix::io::write(staged.file(), b"newer").unwrap();
+        match fixture.staging.publish(staged, &publication) {
+            Ok(published) => assert!(is_ours && published.replaced == Some(Replaced::Older)),
+            Err(PublishError::Foreign { .. }) => assert!(!is_ours),
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(std::fs::symlink_metadata(fixture.at(b"a")).unwrap().is_symlink(), !is_ours);
+    }
+    assert!(fixture.left().is_empty());
+    fixture.assert_canary();
+}
+
 #[test]
 fn another_shifts_file_is_set_aside() {
     let fixture = Fixture::new();
@@ -285,6 +310,24 @@ fn directories_that_vanish_are_made_again() {
 }
 
 /// FAULTS 41: a user who may write in the parent swaps it for a link to elsewhere, as fast as he can.
+#[test]
+fn a_directory_that_is_held_serves_the_next_file_and_is_made_again_if_it_is_gone() {
+    let fixture = Fixture::new();
+    let held = fixture.publish(b"a/b/1", b"1").unwrap().parent;
+    let publish_in = |parent, path: &[u8]| {
+        let at = RelPath::new(path).unwrap();
+        let brand = brand(&at, SHIFT, b"2");
+        let staged = fixture.staging.stage().unwrap();
+        rustix::io::write(staged.file(), b"2").unwrap();
+        fixture.staging.publish_in(Some(parent), staged, &plain(&at, &brand)).unwrap()
+    };
+    let held = publish_in(held, b"a/b/2").parent;
+    assert_eq!(fixture.read(b"a/b/2"), b"2");
+    std::fs::remove_dir_all(fixture.at(b"a")).unwrap();
+    let published = publish_in(held, b"a/b/3");
+    assert_eq!((fixture.read(b"a/b/3"), published.new_directories), (b"2".to_vec(), 2));
+}
+
 #[test]
 fn parents_swapped_for_links_lead_nowhere() {
     let fixture = Fixture::new();

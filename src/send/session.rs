@@ -47,8 +47,8 @@ pub type StartStream =
 /// What a stream's thread says.
 #[derive(Debug)]
 pub enum Heard {
-    /// A send has ended.
-    Report(SendReport),
+    /// Sends have ended.
+    Reports(Vec<SendReport>),
     /// The connection, and with it the thread, has ended; for people.
     Ended(String),
 }
@@ -304,8 +304,9 @@ async fn serve(
 async fn hear_streams(desk: &Desk, incoming: &mut mpsc::UnboundedReceiver<Heard>) -> SessionEnd {
     loop {
         match incoming.recv().await {
-            Some(Heard::Report(report)) => {
-                desk.catalog.borrow_mut().sent(Instant::now(), report);
+            Some(Heard::Reports(reports)) => {
+                let mut catalog = desk.catalog.borrow_mut();
+                reports.into_iter().for_each(|report| catalog.sent(Instant::now(), report));
                 desk.news.notify_one();
             }
             Some(Heard::Ended(reason)) => return SessionEnd::Data(reason),

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ppu_uring::ops::Send;
 use ppu_uring::{Done, Driver, Entry, Fd, FileHasher, Limits, Link, Op, Pipe, socket};
@@ -26,6 +26,11 @@ pub const LIMITS: Limits = Limits { depth: 64, workers: 1 };
 /// How often operations may end without having moved anything before the connection is given up.
 pub(super) const STALLS_MAX: u32 = 100;
 
+/// While there is more to send, reports wait so long for company: waking the control thread costs as much as sending a small file.
+const REPORT_AFTER: Duration = Duration::from_millis(2);
+/// And never for as long as a larger file takes: 8 MiB.
+const HELD_UP_MAX_BYTES: u64 = 8 << 20;
+
 /// How often an idle stream looks whether its connection is still there.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
@@ -39,8 +44,8 @@ pub struct Settings<'a> {
     pub open: &'a dyn Fn(&RelPath) -> io::Result<OwnedFd>,
     /// Of the ramdisk.
     pub settling: Settling,
-    /// Is told how each job ended, except those that the connection's end cut short.
-    pub report: &'a mut dyn FnMut(SendReport),
+    /// Is told how each job ended, in order and several at a time, except those that the connection's end cut short.
+    pub report: &'a mut dyn FnMut(Vec<SendReport>),
 }
 
 /// Why a stream ended early. Jobs that were not reported end with the session.
@@ -75,6 +80,8 @@ pub fn run(settings: Settings<'_>, driver: &mut dyn Driver) -> Result<(), Stream
         open,
         settling,
         report,
+        ended: Vec::new(),
+        ended_since: Instant::now(),
         driver,
         pipe: None,
         hasher: FileHasher::default(),
@@ -92,7 +99,10 @@ struct Stream<'a> {
     jobs: &'a Jobs,
     open: &'a dyn Fn(&RelPath) -> io::Result<OwnedFd>,
     settling: Settling,
-    report: &'a mut dyn FnMut(SendReport),
+    report: &'a mut dyn FnMut(Vec<SendReport>),
+    /// Ended and not reported yet, with the time when the first of them was.
+    ended: Vec<SendReport>,
+    ended_since: Instant,
     driver: &'a mut dyn Driver,
     /// Empty between files.
     pipe: Option<Pipe>,
@@ -105,16 +115,25 @@ struct Stream<'a> {
 impl Stream<'_> {
     /// `None`: no more.
     fn next_job(&mut self) -> Result<Option<SendJob>, StreamError> {
-        let mut wait = if self.sending.is_some() { Duration::ZERO } else { IDLE_CHECK };
+        if self.ended_since.elapsed() > REPORT_AFTER {
+            self.report_all();
+        }
         loop {
-            match self.jobs.next(wait) {
+            let idle = self.sending.is_none() && self.ended.is_empty();
+            match self.jobs.next(if idle { IDLE_CHECK } else { Duration::ZERO }) {
                 Next::Job(job) => return Ok(Some(job)),
-                Next::Closed => return self.finish_sending().map(|()| None),
-                Next::Nothing if self.sending.is_some() => self.finish_sending()?,
+                Next::Closed => {
+                    self.finish_sending()?;
+                    self.report_all();
+                    return Ok(None);
+                }
+                Next::Nothing if !idle => {
+                    self.finish_sending()?;
+                    self.report_all();
+                }
                 Next::Nothing if socket::has_news(&self.socket) => return Err(StreamError::Closed),
                 Next::Nothing => {}
             }
-            wait = IDLE_CHECK;
         }
     }
 
@@ -146,6 +165,9 @@ impl Stream<'_> {
     /// Sends a large file.
     fn single(&mut self, job: &SendJob) -> Result<(), StreamError> {
         self.finish_sending()?;
+        if job.identity.size > HELD_UP_MAX_BYTES {
+            self.report_all();
+        }
         match self.prepare(job) {
             Err(outcome) => self.tell(job, outcome),
             Ok((source, pipe)) => {
@@ -215,12 +237,30 @@ impl Stream<'_> {
         for done in self.driver.finish().map_err(StreamError::Engine)? {
             self.spare = send_rest(self.driver, done)?;
         }
-        reports.into_iter().for_each(&mut *self.report);
+        reports.into_iter().for_each(|report| self.note(report));
         Ok(())
     }
 
     fn tell(&mut self, job: &SendJob, outcome: SendOutcome) {
-        (self.report)(SendReport { transfer: job.transfer, outcome });
+        self.note(SendReport { transfer: job.transfer, outcome });
+    }
+
+    fn note(&mut self, report: SendReport) {
+        if self.ended.is_empty() {
+            self.ended_since = Instant::now();
+        }
+        // Of a file that went out well the PPU will say more itself.
+        let went_out = matches!(report.outcome, SendOutcome::Sent { .. });
+        self.ended.push(report);
+        if !went_out {
+            self.report_all();
+        }
+    }
+
+    fn report_all(&mut self) {
+        if !self.ended.is_empty() {
+            (self.report)(std::mem::take(&mut self.ended));
+        }
     }
 }
 

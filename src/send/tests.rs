@@ -197,7 +197,10 @@ async fn next_job(jobs: &Jobs) -> TransferId {
 }
 
 fn sent(transfer: TransferId) -> Heard {
-    Heard::Report(SendReport { transfer, outcome: SendOutcome::Sent { identity: IDENTITY, settled: true } })
+    Heard::Reports(vec![SendReport {
+        transfer,
+        outcome: SendOutcome::Sent { identity: IDENTITY, settled: true },
+    }])
 }
 
 #[test]
@@ -233,7 +236,7 @@ fn what_a_stream_declines_is_told_and_withdrawn() {
         ppu.want(1, offer).await;
         let transfer = next_job(&stream.jobs).await;
         let outcome = SendOutcome::Declined { why: Decline::Busy, identity: None };
-        stream.outlet.send(Heard::Report(SendReport { transfer, outcome })).unwrap();
+        stream.outlet.send(Heard::Reports(vec![SendReport { transfer, outcome }])).unwrap();
         assert_eq!(ppu.hear().await, Some(FromDetector::Declined { transfer, why: Decline::Busy }));
         assert_eq!(ppu.hear().await, Some(FromDetector::Withdrawn { offer, why: Withdrawal::Reopened }));
     });

@@ -420,6 +420,7 @@ fn publication<T>(
         directories: &|path| directory_attributes(job, settings, path),
         brand: &job.brand,
         occupied: if settings.replace_other_shift { Occupied::Overwrite } else { Occupied::SetAside },
+        link: None,
         just_before_rename: &|| !job.superseded.load(Ordering::Relaxed),
     })
 }

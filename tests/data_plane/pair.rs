@@ -175,7 +175,9 @@ impl Pair {
                 jobs: &jobs_of_sender,
                 open: &open,
                 settling: Settling::AfterTick,
-                report: &mut |report| drop(sent.send(Event::Sent(report))),
+                report: &mut |ended| {
+                    ended.into_iter().for_each(|report| drop(sent.send(Event::Sent(report))))
+                },
             };
             let end = send::run(settings, &mut *driver);
             drop(driver);

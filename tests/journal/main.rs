@@ -6,6 +6,7 @@
 mod crash;
 mod damage;
 mod disk;
+mod events;
 mod model;
 mod questions;
 mod random;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ppu_uringd::journal::{Journal, Opened, Origin, Settings, open};
 use ppu_uringd::model::file_version::{DetectorIndex, Hash, Identity, StorageIndex, VersionId};
+use ppu_uringd::model::half::{Half, Paused};
 use ppu_uringd::model::job::Local;
 use ppu_uringd::model::message::{Code, Message};
 use ppu_uringd::model::path::RelPath;
@@ -36,12 +37,13 @@ pub struct Known {
     pub live: Vec<LiveVersion>,
     pub tallies: BTreeMap<(ShiftId, u16), (u64, u64, u64, u64)>,
     pub messages: Vec<Told>,
+    pub paused: Paused,
     pub next_version: u64,
 }
 
 impl Known {
     pub fn of(opened: &Opened<Vec<LiveVersion>>) -> Self {
-        let Loaded { shifts, tallies, messages, next_version, .. } = opened.loaded.clone();
+        let Loaded { shifts, tallies, messages, paused, next_version, .. } = opened.loaded.clone();
         let tallies = tallies.into_iter().filter(|(_, _, tally)| *tally != Tally::default());
         let count = |tally: Tally| (tally.stored, tally.failed, tally.superseded, tally.lost);
         Self {
@@ -49,6 +51,7 @@ impl Known {
             live: opened.live.clone(),
             tallies: tallies.map(|(shift, storage, tally)| ((shift, storage.0), count(tally))).collect(),
             messages,
+            paused,
             next_version: next_version.0,
         }
     }
@@ -76,6 +79,7 @@ pub struct Model {
     /// Lost and superseded without having landed.
     unlanded: BTreeMap<(ShiftId, u16), (u64, u64)>,
     messages: BTreeMap<u64, Told>,
+    paused: Paused,
     last_version: u64,
 }
 
@@ -122,6 +126,7 @@ impl Model {
                     self.messages.pop_first();
                 }
             }
+            Record::Paused { half, since_ms } => self.paused.set(half, since_ms),
         }
     }
 
@@ -178,6 +183,7 @@ impl Model {
                 .collect(),
             tallies,
             messages: self.messages.values().cloned().collect(),
+            paused: self.paused,
             next_version: self.last_version + 1,
         }
     }
@@ -207,6 +213,10 @@ impl Model {
                 at_ms: a.into(),
                 message: Message::new(Code::CopyError, "a:b", "do this"),
             }),
+            _ if b % 8 == 1 => Record::Paused {
+                half: Half::ALL[usize::from(a % 2)],
+                since_ms: (a % 3 != 0).then_some(i64::MAX - i64::from(a)),
+            },
             _ => Record::Shift(Shift {
                 id: shift,
                 uid: a.into(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ppu_uringd::journal::{News, Running, Unanswered, start};
 use ppu_uringd::model::file_version::{StorageIndex, VersionId};
 use ppu_uringd::model::record::Record;
+use ppu_uringd::model::residents::Resident;
 
 use super::model::{landed, open_sound};
 
@@ -44,6 +45,24 @@ fn what_is_stored_is_told_page_by_page_the_newest_first() {
     assert_eq!(stored(0, 0, 11), [(9, 1), (5, 1), (3, 2), (2, 1)]);
     assert_eq!(stored(0, 3, 9), [(5, 1), (3, 2)]);
     assert_eq!(stored(1, 0, 11), [(3, 2)]);
+    // What may leave, and the proof of it.
+    let residents = |on: &[u16]| {
+        let on: Vec<_> = on.iter().copied().map(StorageIndex).collect();
+        queries.residents((VersionId(3), VersionId(11)), on, PATIENCE).unwrap()
+    };
+    assert_eq!(residents(&[0]).iter().map(|resident| resident.version.0).collect::<Vec<_>>(), [3, 5, 9]);
+    let [both] = residents(&[0, 1])[..] else { panic!("only 3 is on both") };
+    assert_eq!(both.version, VersionId(3));
+    let all: Vec<_> =
+        (1..=20).map(|version| Resident { version: VersionId(version), shift: both.shift }).collect();
+    let safe = |on: &[u16]| {
+        let on: Vec<_> = on.iter().copied().map(StorageIndex).collect();
+        let safe = queries.safe(all.clone(), on, PATIENCE).unwrap();
+        safe.iter().map(|safe| (safe.resident().version.0, safe.is_copied())).collect::<Vec<_>>()
+    };
+    assert_eq!(safe(&[0]), [(2, false), (3, true), (5, false), (9, false)]);
+    assert_eq!(safe(&[0, 1]), [(3, true)]);
+    assert_eq!(safe(&[]), [], "no proof without a storage");
     let found = queries.stored(StorageIndex(1), (VersionId(3), VersionId(4)), PATIENCE).unwrap();
     assert!(found[0].to.as_bytes().ends_with(b"_00003.cbf"), "{found:?}");
     drop(records);

@@ -290,7 +290,9 @@ impl Machine {
             Some(FsEvent::Mark(number)) => Event::Mark(number),
             // Looked at when it is told: as it is by then.
             Some(FsEvent::Closed(name)) => match self.names.get(&name) {
-                Some(ino) => Event::Closed { path: path(name), identity: self.identity(*ino), at: clock.at() },
+                Some(ino) => {
+                    Event::Closed { path: path(name), identity: self.identity(*ino), at: clock.at() }
+                }
                 None => Event::ClosedUnseen { path: path(name) },
             },
         };
@@ -493,7 +495,11 @@ impl Machine {
             release::Order::Delete { path } => {
                 let (name, ino) = self.taken.remove(&path).expect("deleted, and was not taken");
                 let content = self.inodes[&ino].content;
-                assert!(is_safe(&path, content), "{} {path} with {content} is released and not safe", self.id);
+                assert!(
+                    is_safe(&path, content),
+                    "{} {path} with {content} is released and not safe",
+                    self.id
+                );
                 if !self.names.contains_key(&name) {
                     self.released.insert(name, content);
                 }

@@ -40,7 +40,8 @@ macro_rules! trace {
 pub(crate) use trace;
 
 pub fn is_traced() -> bool {
-    static TRACED: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| std::env::var_os("TRACE").is_some());
+    static TRACED: std::sync::LazyLock<bool> =
+        std::sync::LazyLock::new(|| std::env::var_os("TRACE").is_some());
     *TRACED
 }
 

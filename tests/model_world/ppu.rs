@@ -73,7 +73,10 @@ fn settings() -> Settings {
             quarantine_max: Duration::from_secs(1),
         },
     };
-    Settings { detectors: (0..DETECTORS).map(detector).collect(), storages: (0..STORAGES).map(storage).collect() }
+    Settings {
+        detectors: (0..DETECTORS).map(detector).collect(),
+        storages: (0..STORAGES).map(storage).collect(),
+    }
 }
 
 /// A shift of one of two users, with all of each detector, or the part below `run`.
@@ -199,7 +202,13 @@ impl Ppu {
         said
     }
 
-    pub fn start_shift(&mut self, uid: u32, part: [bool; DETECTORS], clock: &Clock, truth: &mut Truth) -> Said {
+    pub fn start_shift(
+        &mut self,
+        uid: u32,
+        part: [bool; DETECTORS],
+        clock: &Clock,
+        truth: &mut Truth,
+    ) -> Said {
         let id = self.ledger.next_shift_id(clock.now());
         let shift = shift(id, uid, part);
         let mut orders = Vec::new();
@@ -263,7 +272,12 @@ impl Ppu {
                 assert!(truth.is_a_version(content), "{} has landed half written", job.at);
                 let may = truth.shifts_of(detector.index(), content, named);
                 let shift = job.shift.id;
-                assert!(may.contains(&shift), "{} with {content} is not {shift:?}'s: {}", job.at, truth.describe(content));
+                assert!(
+                    may.contains(&shift),
+                    "{} with {content} is not {shift:?}'s: {}",
+                    job.at,
+                    truth.describe(content)
+                );
                 let brand = Brand {
                     detector: job.detector_id.to_string(),
                     shift: job.shift.id,
@@ -295,7 +309,11 @@ impl Ppu {
                 let is_it = |stored: &ppu_uringd::model::record::Version| {
                     stored.shift == before.brand.shift && stored.hash == before.brand.hash
                 };
-                assert!(self.journal.calls_stored(&is_it), "{} of an earlier shift is replaced, and not stored", job.at);
+                assert!(
+                    self.journal.calls_stored(&is_it),
+                    "{} of an earlier shift is replaced, and not stored",
+                    job.at
+                );
             }
         }
         self.inodes += 1;
@@ -320,7 +338,9 @@ impl Ppu {
         for Brand { detector, shift, path, .. } in gone {
             let index = usize::from(detector.as_bytes()[1] - b'0');
             if let Some(landed) = truth.landed.get_mut(&(index, shift, path.clone()))
-                && !self.journal.has(&|version| version.shift == shift && version.hash == hash(landed.content))
+                && !self
+                    .journal
+                    .has(&|version| version.shift == shift && version.hash == hash(landed.content))
             {
                 landed.forgiven = true;
                 truth.fallen += 1;

@@ -95,11 +95,12 @@ impl Truth {
 
     /// Every detector heard of every shift as it began, and gave its word in time.
     pub fn is_exact(&self) -> bool {
-        !self.marks_failed && self.shifts.values().skip(1).all(|beginning| {
-            let last = beginning.begun.unwrap_or(i64::MAX - WORD_WAIT_NS) + WORD_WAIT_NS;
-            let in_time = |detector: usize| beginning.word[detector].is_some_and(|word| word <= last);
-            (0..DETECTORS).all(|detector| beginning.heard[detector].is_some() && in_time(detector))
-        })
+        !self.marks_failed
+            && self.shifts.values().skip(1).all(|beginning| {
+                let last = beginning.begun.unwrap_or(i64::MAX - WORD_WAIT_NS) + WORD_WAIT_NS;
+                let in_time = |detector: usize| beginning.word[detector].is_some_and(|word| word <= last);
+                (0..DETECTORS).all(|detector| beginning.heard[detector].is_some() && in_time(detector))
+            })
     }
 
     /// The PPU is killed. What it was asked for and has not written down, it forgets.

@@ -51,6 +51,10 @@ pub struct Options {
     pub others: Vec<Other>,
     /// Where the PPU finds detector N, if not at its own port (a proxy).
     pub via: Option<u16>,
+    /// Where the PPU tells its status; else nowhere.
+    pub status_port: Option<u16>,
+    /// Where it tells messages; else nowhere.
+    pub message_port: Option<u16>,
     /// Where the daemons run; else on loopback.
     pub net: Option<Arc<Net>>,
 }
@@ -88,6 +92,8 @@ impl Default for Options {
             storage_extra: String::new(),
             others: Vec::new(),
             via: None,
+            status_port: None,
+            message_port: None,
             net: None,
         }
     }
@@ -194,12 +200,14 @@ impl Rig {
         let ramdisk = self.ppu_ramdisk.path();
         let mut text = format!(
             "state_dir = {:?}\nramdisk = {ramdisk:?}\nuid = {UID}\ngid = {GID}\nuser_dir = \"$UID_$GID\"\nkey_file = {:?}\n\
-             engine = {:?}\n{}\n[interfaces]\nstatus = \"off\"\nmessages = \"off\"\nhttp = \"off\"\nfile_pipe = \"off\"\n\
+             engine = {:?}\n{}\n[interfaces]\nstatus = {:?}\nmessages = {:?}\nhttp = \"off\"\nfile_pipe = \"off\"\n\
              control = {:?}\n",
             dir.join("ppu.state"),
             dir.join("key"),
             self.options.engine,
             self.options.ppu_extra,
+            door(self.options.status_port),
+            door(self.options.message_port),
             self.control(),
         );
         for (detector, port) in self.ports.iter().enumerate() {
@@ -312,6 +320,11 @@ impl Rig {
     pub fn stored(&self, detector: usize) -> PathBuf {
         self.storage.path().join(format!("data/d{detector}/{UID}_{GID}"))
     }
+}
+
+/// As in the configuration.
+fn door(port: Option<u16>) -> String {
+    port.map_or("off".to_owned(), |port| format!("127.0.0.1:{port}"))
 }
 
 /// A port that nobody listens on now.

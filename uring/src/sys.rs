@@ -50,6 +50,20 @@ pub fn writers(file: impl AsFd) -> Writers {
     }
 }
 
+/// Whether somebody else has `file` open, or mapped: then its blocks do not come free with its last name. By a write lease, which is
+/// granted to the only one who has it open, and given back at once. False where that is not known.
+pub fn is_open_elsewhere(file: impl AsFd) -> bool {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: these take an int and touch no memory.
+    let fcntl = |what: libc::c_int, value: libc::c_int| unsafe { libc::fcntl(fd, what, value) };
+    // Somebody who opens it meanwhile makes the kernel send us a signal, as in `writers`.
+    if fcntl(F_SETSIG, libc::SIGWINCH) == 0 && fcntl(libc::F_SETLEASE, libc::F_WRLCK) == 0 {
+        fcntl(libc::F_SETLEASE, libc::F_UNLCK);
+        return false;
+    }
+    io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
+}
+
 /// Page faults of this thread so far that took no reading from a disk; 0 where that is not told.
 pub(crate) fn page_faults() -> u64 {
     use nix::sys::resource::{UsageWho, getrusage};
@@ -110,6 +124,19 @@ mod tests {
         assert_eq!(writers(File::open(&path).unwrap()), Writers::Some);
         drop(mapping);
         assert_eq!(writers(File::open(&path).unwrap()), Writers::None);
+
+        let this = File::open(&path).unwrap();
+        assert!(!is_open_elsewhere(&this));
+        let other = File::open(&path).unwrap();
+        assert!(is_open_elsewhere(&this));
+        // SAFETY: as above.
+        let mapping = unsafe { memmap2::Mmap::map(&other) }.unwrap();
+        drop(other);
+        assert!(is_open_elsewhere(&this), "a mapping keeps it open");
+        drop(mapping);
+        std::fs::remove_file(&path).unwrap();
+        assert!(!is_open_elsewhere(&this), "it has no name any more");
+        std::fs::write(&path, b"x").unwrap();
 
         // A writer that opens during the probe: the signal must not end this process.
         std::thread::scope(|scope| {

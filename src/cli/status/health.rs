@@ -1,5 +1,7 @@
 //! What needs attention, and what to do about it.
 
+use ppu_uringd::model::half::Half;
+use ppu_uringd::model::host::Advice;
 use ppu_uringd::model::status::{Detector, Health, Journal, LinkState, Room, StatusReport, Storage};
 
 use super::units::{bytes, count, duration, offset, one_line};
@@ -15,6 +17,8 @@ pub(super) enum Severity {
     Error,
     /// It works, and may not for long.
     Warning,
+    /// All is well, and could be faster.
+    Advice,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +34,9 @@ pub(super) fn problems(report: &StatusReport) -> Vec<Problem> {
         found.push(error(format!(
             "journal: {reason}. Files land and are copied, but none is called stored; see to its disk"
         )));
+    }
+    for half in Half::ALL {
+        found.extend(of_half(half, report));
     }
     for storage in &report.storages {
         found.extend(of_storage(storage, report.at_ms));
@@ -58,8 +65,19 @@ pub(super) fn problems(report: &StatusReport) -> Vec<Problem> {
     if !report.daemon.verify {
         found.push(warning("contents are not verified on landing: verify = \"off\"".to_owned()));
     }
+    found.extend(report.advice.iter().map(|Advice { what, cure }| Problem {
+        severity: Severity::Advice,
+        text: one_line(&format!("{what}. {cure}")),
+    }));
     found.sort_by_key(|problem| problem.severity);
     found
+}
+
+/// Somebody wanted it so; nothing flows all the same.
+fn of_half(half: Half, report: &StatusReport) -> Option<Problem> {
+    let since = duration(report.at_ms.saturating_sub(report.paused.since(half)?));
+    let effect = half.while_paused();
+    Some(error(format!("{half} is paused for {since}: {effect}. To go on: ppu-uringd resume {half}")))
 }
 
 fn of_storage(storage: &Storage, now_ms: i64) -> Option<Problem> {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ppu_uringd::model::status::{
-    Amount, Copies, Detector, Health, LinkState, Shift, StatusReport, Storage, Told,
+    Amount, Copies, Detector, Health, Left, LinkState, Room, Shift, StatusReport, Storage, Told,
 };
 
 use super::health::{Severity, problems};
@@ -19,6 +19,7 @@ pub(super) fn page(report: &StatusReport, software: &str, zone: &TimeZone, colou
     text += &attention(report, paint);
     text += &table(DETECTOR_HEAD, report.detectors.iter().map(|detector| detector_row(detector, paint)));
     text += &table(STORAGE_HEAD, report.storages.iter().map(|storage| storage_row(storage, paint)));
+    text += &table(ROOM_HEAD, room_rows(report, paint).into_iter());
     text += &table(SHIFT_HEAD, report.shifts.iter().flat_map(|shift| shift_rows(shift, zone, paint)));
     text += &messages(report, zone);
     text
@@ -51,14 +52,14 @@ fn head(report: &StatusReport, software: &str) -> String {
 
 fn attention(report: &StatusReport, paint: Paint) -> String {
     let problems = problems(report);
-    if problems.is_empty() {
-        return format!("{}\n", paint.green("All well."));
-    }
     let lines = problems.iter().map(|problem| match problem.severity {
         Severity::Error => format!("{} {}\n", paint.red("ERROR  "), problem.text),
         Severity::Warning => format!("{} {}\n", paint.yellow("WARNING"), problem.text),
+        Severity::Advice => format!("ADVICE  {}\n", problem.text),
     });
-    lines.collect()
+    let is_well = problems.iter().all(|problem| problem.severity == Severity::Advice);
+    let well = if is_well { format!("{}\n", paint.green("All well.")) } else { String::new() };
+    lines.fold(well, |text, line| text + &line)
 }
 
 const DETECTOR_HEAD: &[&str] =
@@ -111,6 +112,30 @@ fn storage_row(storage: &Storage, paint: Paint) -> Vec<Cell> {
         storage.in_flight.into(),
         storage.pending.into(),
     ]
+}
+
+const ROOM_HEAD: &[&str] = &["ROOM ON", "AT", ">FULL", ">FREE", ">EVICTED", ">PURGED", ""];
+
+/// The ramdisk and every storage whose room is known.
+fn room_rows(report: &StatusReport, paint: Paint) -> Vec<Vec<Cell>> {
+    let row = |id: &str, at: &str, room: Room, left: &Left| {
+        let used = room.total_bytes.saturating_sub(room.free_bytes);
+        vec![
+            id.into(),
+            at.into(),
+            format!("{:.0} %", used as f64 * 100.0 / room.total_bytes as f64).into(),
+            bytes(room.free_bytes).into(),
+            amount(left.evicted).into(),
+            amount(left.purged).into(),
+            if left.evicting { paint.yellow("evicting") } else { "".into() },
+        ]
+    };
+    let ramdisk = &report.ramdisk;
+    let first =
+        (ramdisk.room.total_bytes > 0).then(|| row("ramdisk", &ramdisk.path, ramdisk.room, &ramdisk.left));
+    let known = report.storages.iter().filter(|storage| storage.room.total_bytes > 0);
+    let storages = known.map(|storage| row(&storage.id, &storage.target, storage.room, &storage.left));
+    first.into_iter().chain(storages).collect()
 }
 
 const SHIFT_HEAD: &[&str] = &[

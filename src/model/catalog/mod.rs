@@ -263,7 +263,9 @@ impl Catalog {
         let changed = entry.identity != identity;
         match entry.state {
             // It is offered for the shift before.
-            State::Offered if !changed && entry.shift != shift.of => self.withdraw(slot, Withdrawal::Reopened),
+            State::Offered if !changed && entry.shift != shift.of => {
+                self.withdraw(slot, Withdrawal::Reopened)
+            }
             State::Offered if !changed && entry.fresh => return, // it will be read after this close anyway
             State::Offered if entry.is_first_close(&identity) => self.withdraw(slot, Withdrawal::Reopened),
             State::Offered if changed => self.withdraw(slot, Withdrawal::Replaced),

@@ -58,6 +58,10 @@ impl Ledger {
                 storage.later.pop_first();
                 storage.ready.insert(id);
             }
+            if self.paused.store_ms.is_some() {
+                storage.health.waiting(now.at, false);
+                continue;
+            }
             let usual = 2 * self.settings.storages[index].queue_depth;
             let in_flight_max = storage.health.in_flight_max(now.at, usual);
             while self.storages[index].local_flying() < in_flight_max
@@ -275,6 +279,7 @@ impl Ledger {
         {
             self.journal.written.pop_front();
             self.set_copy(id, storage, CopyState::Stored);
+            self.may_leave(id, storage, out);
             if self.settings.storages[storage.index()].internal
                 && let Some(version) = self.versions.get(id)
             {

@@ -10,6 +10,7 @@ use crate::model::message::Message;
 use crate::model::offer::{Decline, Heartbeat, Offered, Wanted, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::record::Record;
+use crate::model::residents::{Home, Resident};
 use crate::model::shift::{Began, Shift, ShiftId};
 
 /// The time at which a fact is told; the ledger has no clock of its own.
@@ -210,6 +211,13 @@ pub enum Order {
         storage: StorageIndex,
         /// What.
         job: CopyJob,
+    },
+    /// This version may leave.
+    MayLeave {
+        /// From where.
+        home: Home,
+        /// Which.
+        resident: Resident,
     },
     /// Write into the journal.
     Record {

@@ -199,6 +199,11 @@ impl Health {
         self.writing.hung.is_some() || matches!(self.trouble, Some((Trouble::Unavailable(_), _)))
     }
 
+    /// What is stored there may not be to be had.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_out() || matches!(self.trouble, Some((Trouble::Quarantined(_), _)))
+    }
+
     /// What it is, and since when.
     pub(super) fn condition(&self, now: Instant, patience: &Patience) -> (Condition<'_>, Option<Instant>) {
         if let Some(since) = self.writing.hung {

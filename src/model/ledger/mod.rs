@@ -14,11 +14,14 @@
 
 mod copies;
 mod detector;
+mod events;
 mod extras;
 mod fact;
 mod fallen;
+mod halves;
 mod health;
 mod landings;
+mod leaving;
 mod offers;
 mod report;
 mod retry;
@@ -51,6 +54,7 @@ use self::timing::Timing;
 use self::versions::Versions;
 pub use self::versions::{Copy, CopyState, Version};
 use super::file_version::{DetectorIndex, StorageIndex, TransferId, VersionId};
+use super::half::Paused;
 use super::job::{Brand, Local};
 use super::message::{Code, Message};
 use super::pacing::{Pace, Pauses};
@@ -121,6 +125,8 @@ pub struct Ledger {
     tallies: Tallies,
     journal: Journal,
     timing: Timing,
+    /// By people.
+    paused: Paused,
 }
 
 /// What is under way to the journal.
@@ -154,6 +160,7 @@ impl Ledger {
             tallies: Tallies::default(),
             journal: Journal::default(),
             timing: Timing::new(settings.detectors.len()),
+            paused: Paused::default(),
             settings,
         }
     }

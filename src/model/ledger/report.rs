@@ -11,7 +11,7 @@ use super::{Ledger, Now};
 use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::shift::ShiftId;
 use crate::model::status::{
-    Amount, Copies, Counts, Daemon, Detector, Health, Journal, Latency, Link, LinkState, Percentiles,
+    Amount, Copies, Counts, Daemon, Detector, Health, Journal, Latency, Left, Link, LinkState, Percentiles,
     Ramdisk, Rate, Room, STATUS_VERSION, Shift, StatusReport, Storage,
 };
 
@@ -32,11 +32,13 @@ impl Ledger {
             ramdisk: Ramdisk {
                 path: String::new(),
                 room: Room { total_bytes: space.total_bytes, free_bytes: space.free_bytes },
+                left: Left::default(),
             },
             journal: match &self.journal.trouble {
                 None => Journal::Ok,
                 Some(reason) => Journal::Error { reason: reason.clone() },
             },
+            paused: self.paused,
             detectors: (0..self.detectors.len())
                 .filter(|d| !self.settings.detectors[*d].is_extra())
                 .map(|d| self.report_detector(now, d))
@@ -47,6 +49,7 @@ impl Ledger {
                 visible: percentiles(self.timing.visible.as_ref()),
                 stored: percentiles(self.timing.stored.as_ref()),
             },
+            advice: Vec::new(),
             messages: Vec::new(),
         }
     }
@@ -133,6 +136,8 @@ impl Ledger {
             in_flight: state.flying.len() as u64,
             pending,
             rate: Rate { files_per_s, bytes_per_s },
+            room: Room::default(),
+            left: Left::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! up, and when the world calms down every file's newest version is stored everywhere.
 
 mod copies;
+mod halves;
 mod shifts;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -13,6 +14,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::file_version::{Hash, Identity, OfferId};
+use crate::model::half::{Half, Switched};
 use crate::model::job::{CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed, Source};
 use crate::model::offer::{Offered, Wanted, Withdrawal};
 use crate::model::path::RelPath;
@@ -41,6 +43,8 @@ enum Event {
     Room { files: u64 },
     /// Time passes.
     Wait { ms: u64 },
+    /// People pause, or resume.
+    Switch { half: Half, pause: bool },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -55,6 +59,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => detector.prop_map(|detector| Event::Relink { detector }),
         1 => (0u64..20).prop_map(|files| Event::Room { files }),
         2 => (0u64..3000).prop_map(|ms| Event::Wait { ms }),
+        1 => (0usize..2, any::<bool>()).prop_map(|(half, pause)| Event::Switch { half: Half::ALL[half], pause }),
     ]
 }
 
@@ -153,6 +158,7 @@ impl World {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Want { detector, wants } => {
+                assert_eq!(self.ledger.paused().fetch_ms, None, "wanted while paused");
                 for (wanted, job) in wants {
                     let fake = &mut self.detectors[detector.index()];
                     assert!(fake.offers.contains_key(&wanted.offer), "wanted what is not offered");
@@ -181,7 +187,10 @@ impl World {
                     );
                 }
             }
-            Order::Copy { storage, job } => self.copies[storage.index()].push(job),
+            Order::Copy { storage, job } => {
+                assert_eq!(self.ledger.paused().store_ms, None, "copied while paused");
+                self.copies[storage.index()].push(job);
+            }
             Order::Record { sequence, .. } => {
                 assert_eq!(sequence, self.last_record + 1);
                 self.last_record = sequence;
@@ -197,6 +206,13 @@ impl World {
                         self.fell.push((detector.index(), name, identity));
                     }
                 }
+            }
+            Order::MayLeave { home, resident } => {
+                // Forgotten with this very commit it may be, but not before.
+                let Some(version) = self.ledger.versions.get(resident.version) else { return };
+                let needed = if home == crate::model::residents::Home::Ramdisk { 1 } else { 2 };
+                let stored = version.copies[..needed].iter().all(|copy| copy.state == CopyState::Stored);
+                assert!(stored, "it was let go too early");
             }
             Order::AnnounceShift { .. } | Order::PrepareShift(_) | Order::LookAgain { .. } => {}
             Order::Tell(message) => self.told.push(message),
@@ -277,7 +293,16 @@ impl World {
                 self.now.at += Duration::from_millis(ms);
                 self.tell(Fact::Tick);
             }
+            Event::Switch { half, pause } => drop(self.switch(half, pause)),
         }
+    }
+
+    fn switch(&mut self, half: Half, pause: bool) -> Switched {
+        let mut orders = Vec::new();
+        let switched = self.ledger.switch(self.now, half, pause, &mut orders);
+        orders.into_iter().for_each(|order| self.obey(order));
+        self.tell(Fact::Tick);
+        switched
     }
 
     fn remove(&mut self, detector: usize, name: u8) {
@@ -361,6 +386,9 @@ impl World {
 
     /// Everything works again: until nothing is left to do.
     fn calm(&mut self) {
+        for half in Half::ALL {
+            self.switch(half, false);
+        }
         self.tell(Fact::Space(room(1000)));
         for _ in 0..200 {
             self.now.at += Duration::from_secs(11);

@@ -39,7 +39,9 @@ impl Ledger {
             }
             state.pace.backlog(now.at, state.backlog_is_empty());
         }
-        if self.journal.next_sequence - self.journal.committed > UNCOMMITTED_RECORDS_MAX {
+        if self.paused.fetch_ms.is_some()
+            || self.journal.next_sequence - self.journal.committed > UNCOMMITTED_RECORDS_MAX
+        {
             return;
         }
         let mut wants: Vec<Vec<(Wanted, LandJob)>> = self.detectors.iter().map(|_| Vec::new()).collect();
@@ -64,6 +66,11 @@ impl Ledger {
                 out.push(Order::Want { detector: DetectorIndex(d as u16), wants });
             }
         }
+    }
+
+    /// Files that were asked for and have not come yet.
+    pub fn wanted_files(&self) -> u64 {
+        self.detectors.iter().map(|state| state.wanted_files).sum()
     }
 
     /// When the first pause ends that a file waits for.
@@ -173,7 +180,9 @@ impl Ledger {
         self.transfers.insert(transfer, record);
         let wanted = Wanted { transfer, offer: id, known_hash: offer.known_hash };
         let (path, offered, replace_past) = (offer.path.clone(), offer.identity, offer.replace_past);
-        Some((wanted, LandJob { detector, detector_id, shift, path, at, offered, replace_past }))
+        let place = shift.place(&detector_id);
+        let to = place.and_then(|place| place.target.replica(shift.user_dir.as_ref(), &path).ok());
+        Some((wanted, LandJob { detector, detector_id, shift, path, at, to, offered, replace_past }))
     }
 
     /// A want's end: gives its reservation back.

@@ -106,7 +106,7 @@ impl OutOfSight {
         let checked = self.taker.nobody_writes(&taking, &self.held.fd);
         match checked.and_then(|()| self.taker.stat_of(&self.at, &self.held)).and_then(same) {
             Ok(()) => {
-                self.taker.delete(&self.at, &self.held)?;
+                self.taker.delete(&self.at, self.held)?;
                 Ok(self.taker)
             }
             Err(why) => Err(self.give_back(why)),

@@ -15,6 +15,7 @@ mod peer;
 mod seats;
 mod server;
 
+use crate::model::half::{Half, Switched};
 use crate::model::message::Code;
 use crate::model::path::RelPath;
 use crate::model::shift_report::{ShiftReport, Started};
@@ -46,6 +47,16 @@ pub enum Request {
     Shifts {
         /// How many, at most.
         last: u64,
+    },
+    /// Pause half of the work.
+    Pause {
+        /// Which.
+        half: Half,
+    },
+    /// Let it go on.
+    Resume {
+        /// Which.
+        half: Half,
     },
     /// Queue failed copies again.
     Retry(Which),
@@ -95,6 +106,8 @@ pub enum Response {
     Status(Box<StatusReport>),
     /// To [`Request::StartShift`]: it has begun.
     ShiftStarted(Box<Started>),
+    /// To [`Request::Pause`] and [`Request::Resume`].
+    Switched(Switched),
     /// To [`Request::Shifts`], oldest first.
     Shifts(Vec<ShiftReport>),
     /// To [`Request::Retry`].
@@ -188,7 +201,11 @@ impl Request {
             | Self::Messages { .. }
             | Self::Add { .. }
             | Self::Await { .. } => true,
-            Self::StartShift(_) | Self::Retry(_) | Self::Verify(_) => false,
+            Self::StartShift(_)
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Retry(_)
+            | Self::Verify(_) => false,
         }
     }
 }

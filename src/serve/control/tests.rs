@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::model::status::{Daemon, Journal, Latency, Ramdisk, Room, STATUS_VERSION};
+use crate::model::half::Paused;
+use crate::model::status::{Daemon, Journal, Latency, Left, Ramdisk, Room, STATUS_VERSION};
 
 /// A served socket; everything ends when it is dropped.
 struct Served {
@@ -64,12 +65,18 @@ fn report() -> StatusReport {
             engine: "uring".to_owned(),
             verify: true,
         },
-        ramdisk: Ramdisk { path: "/ramdisk".to_owned(), room: Room { total_bytes: 9, free_bytes: 4 } },
+        ramdisk: Ramdisk {
+            path: "/ramdisk".to_owned(),
+            room: Room { total_bytes: 9, free_bytes: 4 },
+            left: Left::default(),
+        },
         journal: Journal::Ok,
+        paused: Paused::default(),
         detectors: vec![],
         storages: vec![],
         shifts: vec![],
         latency: Latency::default(),
+        advice: vec![],
         messages: vec![],
     }
 }

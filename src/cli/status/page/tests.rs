@@ -1,7 +1,9 @@
+use ppu_uringd::model::half::Paused;
+use ppu_uringd::model::host::Advice;
 use ppu_uringd::model::message::{Code, Message};
 use ppu_uringd::model::shift::ShiftId;
 use ppu_uringd::model::status::{
-    Counts, Daemon, Journal, Latency, Link, Percentiles, Ramdisk, Rate, Room, STATUS_VERSION,
+    Counts, Daemon, Journal, Latency, Left, Link, Percentiles, Ramdisk, Rate, Room, STATUS_VERSION,
 };
 
 use super::*;
@@ -22,8 +24,14 @@ fn report() -> StatusReport {
         ramdisk: Ramdisk {
             path: "/ramdisk".to_owned(),
             room: Room { total_bytes: 64_000_000_000, free_bytes: 12_300_000_000 },
+            left: Left {
+                evicting: true,
+                evicted: Amount { files: 321, bytes: 770_400_000 },
+                purged: Amount { files: 9, bytes: 21_600_000 },
+            },
         },
         journal: Journal::Ok,
+        paused: Paused::default(),
         detectors: vec![Detector {
             id: "1MF".to_owned(),
             address: "10.10.10.11:49371".to_owned(),
@@ -50,6 +58,8 @@ fn report() -> StatusReport {
             in_flight: 8,
             pending: 23,
             rate: Rate { files_per_s: 24.6, bytes_per_s: 59.0e6 },
+            room: Room { total_bytes: 1_000_000_000_000, free_bytes: 640_000_000_000 },
+            left: Left::default(),
         }],
         shifts: vec![Shift {
             start_ms: ShiftId(NOW_MS),
@@ -64,6 +74,7 @@ fn report() -> StatusReport {
             visible: Percentiles { files: 9, p50_us: 850, p99_us: 2100, max_us: 9 },
             ..Latency::default()
         },
+        advice: vec![],
         messages: vec![],
     }
 }
@@ -87,6 +98,10 @@ DETECTOR  LINK       ADDRESS                 BACKLOG           LANDED         RE
 STORAGE   KIND      HEALTH  TARGET           RATE  IN FLIGHT  PENDING
 internal  internal  ok      /data   25/s, 59 MB/s          8       23
 
+ROOM ON   AT        FULL     FREE       EVICTED       PURGED
+ramdisk   /ramdisk  81 %  12.3 GB  321 (770 MB)  9 (21.6 MB)  evicting
+internal  /data     36 %   640 GB             0            0
+
 SHIFT                UID  GID  STORAGE   PENDING  COPIED  FAILED  SUPERSEDED  LOST  PRODUCED
 2026-07-31 23:59:59  500  501  internal       23   12334       0           0     0     12357
 "
@@ -94,10 +109,24 @@ SHIFT                UID  GID  STORAGE   PENDING  COPIED  FAILED  SUPERSEDED  LO
 }
 
 #[test]
+fn advice_leaves_all_well() {
+    let mut report = report();
+    let advice = Advice { what: "the time is read from hpet".to_owned(), cure: "echo tsc".to_owned() };
+    report.advice.push(advice);
+    let text = plain(&report);
+    let attention: Vec<&str> = text.lines().skip(1).take(2).collect();
+    assert_eq!(attention, ["All well.", "ADVICE  the time is read from hpet. echo tsc"]);
+    report.daemon.verify = false;
+    let text = plain(&report);
+    assert!(text.lines().nth(1).unwrap().starts_with("WARNING") && !text.contains("All well"), "{text}");
+}
+
+#[test]
 fn everything_wrong_is_said_first_the_worst_on_top() {
     let mut report = report();
     report.daemon.verify = false;
     report.journal = Journal::Error { reason: "write: No space left on device".to_owned() };
+    report.paused.fetch_ms = Some(NOW_MS - 7_260_000);
     report.ramdisk.room.free_bytes = 1_000_000_000;
     report.storages[0].health = Health::Unavailable { reason: "/data is not a mount point".to_owned() };
     report.shifts[0].storages[0].counts.failed = 1;
@@ -116,6 +145,8 @@ fn everything_wrong_is_said_first_the_worst_on_top() {
         [
             "ERROR   journal: write: No space left on device. Files land and are copied, but none is called stored; \
              see to its disk",
+            "ERROR   fetch is paused for 2 h 01 min: images wait on their detectors; what is on its way still lands. To go on: \
+             ppu-uringd resume fetch",
             "ERROR   storage internal unavailable: /data is not a mount point. 23 files pending; resumes by itself",
             "ERROR   detector 1MF not connected for 12 min: key differs: compare key_file on both machines",
             "ERROR   detector 1MF: nobody gets 2 files, whose shift cannot be told; to give them to the current shift, close them again \

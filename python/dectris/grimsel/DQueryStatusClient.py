@@ -1,0 +1,3 @@
+"""See `ppu_uringd.DQueryStatusClient`."""
+
+from ppu_uringd.DQueryStatusClient import *  # noqa: F401,F403

@@ -1,0 +1,1 @@
+"""Examples: `python -m ppu_uringd.examples.status_table`, `.status_curses`, `.message_callbacks`."""
