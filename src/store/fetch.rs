@@ -14,12 +14,16 @@ use super::writer::Steps;
 use crate::model::file_version::{Hash, StorageIndex};
 use crate::model::job::{CopyJob, CopyOutcome, Source};
 use crate::model::path::RelPath;
+use crate::rooted::Root;
 use crate::rooted::mount::Place;
 
 /// Read and written at a time.
 const PIECE_BYTES: usize = 1 << 20;
 /// As a writer's, and a bit more: what has just landed goes first.
 const NICE: i32 = 15;
+
+/// So many files that gave way to later shifts' are looked at under one name.
+const ASIDE_MAX: usize = 8;
 
 /// Fetches for one writer, one file after the other.
 pub(super) struct Fetcher {
@@ -32,6 +36,8 @@ struct Wanted {
     id: u64,
     sources: Vec<(StorageIndex, Place)>,
     at: RelPath,
+    /// Of the shift that it belongs to: in its name where a later shift's file made it give way (SPEC 2.5).
+    stamp: String,
     size: u64,
     hash: Hash,
     into: Arc<OwnedFd>,
@@ -77,6 +83,7 @@ impl Fetcher {
             id,
             sources: sources.collect(),
             at: job.to.clone(),
+            stamp: job.brand.shift.stamp(),
             size: job.brand.identity.size,
             hash: job.brand.hash,
             into,
@@ -113,32 +120,46 @@ fn fetch(wanted: &Wanted, steps: &Steps) -> Result<(), CopyOutcome> {
 }
 
 fn fetch_from(wanted: &Wanted, place: &Place, steps: &Steps) -> Result<(), Unfit> {
-    let unavailable = |text: String| Unfit::Source(CopyOutcome::NotNow(text));
+    let root = place.open_as_is().map_err(|gone| Unfit::Source(CopyOutcome::NotNow(gone.0)))?;
+    let under_its_name = match fetch_file(wanted, &root, &wanted.at, steps) {
+        Err(Unfit::Source(CopyOutcome::SourceLost(text))) => text,
+        ended => return ended,
+    };
+    let aside = (0..ASIDE_MAX).map_while(|nth| wanted.at.set_aside(&wanted.stamp, nth));
+    for at in aside.take_while(|at| root.stat(at).is_ok()) {
+        match fetch_file(wanted, &root, &at, steps) {
+            Err(Unfit::Source(CopyOutcome::SourceLost(_))) => {}
+            ended => return ended,
+        }
+    }
+    Err(Unfit::Source(CopyOutcome::SourceLost(under_its_name)))
+}
+
+fn fetch_file(wanted: &Wanted, root: &Root, at: &RelPath, steps: &Steps) -> Result<(), Unfit> {
     let lost = |text: String| Unfit::Source(CopyOutcome::SourceLost(text));
-    let root = place.open_as_is().map_err(|gone| unavailable(gone.0))?;
-    let (file, stat) = root.open_file(&wanted.at).map_err(|error| match error.errno {
+    let (file, stat) = root.open_file(at).map_err(|error| match error.errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL => lost(error.to_string()),
-        _ => unavailable(error.to_string()),
+        _ => Unfit::Source(CopyOutcome::NotNow(error.to_string())),
     })?;
-    let shown = || root.path().join(wanted.at.as_path()).display().to_string();
+    let shown = || root.path().join(at.as_path()).display().to_string();
     if stat.size != wanted.size {
         return Err(lost(format!("{} has {} bytes, not {}", shown(), stat.size, wanted.size)));
     }
     let mut hasher = twox_hash::XxHash3_128::new();
     let mut piece = vec![0; PIECE_BYTES];
-    let mut at = 0;
+    let mut from = 0;
     loop {
-        let count = match rustix::io::pread(&file, &mut piece, at) {
+        let count = match rustix::io::pread(&file, &mut piece, from) {
             Ok(0) => break,
             Ok(count) => count,
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(lost(format!("read {}: {errno}", shown()))),
         };
         hasher.write(&piece[..count]);
-        write_all(&wanted.into, &piece[..count], at).map_err(|errno| {
+        write_all(&wanted.into, &piece[..count], from).map_err(|errno| {
             Unfit::Target(disk_outcome(of_errno(errno, format!("write the copy of {}: {errno}", shown()))))
         })?;
-        at += count as u64;
+        from += count as u64;
         steps.read();
     }
     // The hash is over all that was read and written: it decides, whatever the file says that it is.

@@ -262,6 +262,10 @@ impl Catalog {
         entry.scan = self.scan;
         let changed = entry.identity != identity;
         match entry.state {
+            // It is offered for the shift before.
+            State::Offered if !changed && entry.shift != shift.of => {
+                self.withdraw(slot, Withdrawal::Reopened)
+            }
             State::Offered if !changed && entry.fresh => return, // it will be read after this close anyway
             State::Offered if entry.is_first_close(&identity) => self.withdraw(slot, Withdrawal::Reopened),
             State::Offered if changed => self.withdraw(slot, Withdrawal::Replaced),
@@ -311,6 +315,10 @@ impl Catalog {
             let identity = if before.ctime_ns > closed.ctime_ns { before } else { closed };
             match self.files[other].state {
                 State::Landed => self.renew(other, identity, at, shift),
+                State::Offered if self.files[other].shift != shift.of => {
+                    self.withdraw(other, Withdrawal::Reopened);
+                    self.renew(other, identity, at, shift);
+                }
                 State::Offered | State::Sending | State::Sent => {
                     self.closed_while_offered(other, identity, false, at, shift);
                 }

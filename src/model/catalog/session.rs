@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::files::Slot;
-use super::{Catalog, NO_OFFER, Since, State, Word};
+use super::{Catalog, NO_OFFER, Since, State, Word, same_content};
 use crate::model::file_version::{Identity, OfferId, TransferId};
 use crate::model::offer::{Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal};
 use crate::model::send::{SendJob, SendOutcome, SendReport};
@@ -25,8 +25,8 @@ pub(super) struct Session {
     pub(super) manifest: Manifest,
     /// When the PPU had not yet spoken (µs): what it says now it says after that.
     pub(super) heard: i64,
-    /// The last shift that it has our word for.
-    pub(super) worded: Option<ShiftId>,
+    /// The shifts that it has our word for, the oldest first, and when that was said (µs).
+    pub(super) worded: Vec<(ShiftId, i64)>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -144,7 +144,13 @@ impl Catalog {
                     self.wait(slot);
                 }
                 // Closed again since: it will be offered in any case.
-                State::Waiting | State::Outside | State::Open => {}
+                State::Waiting | State::Open => {}
+                // Or never, as nobody wants what it is now.
+                State::Outside => {
+                    self.say_gone(slot);
+                    self.files[slot].landed = false;
+                    continue;
+                }
                 _ => continue,
             }
             let entry = &mut self.files[slot];
@@ -195,7 +201,10 @@ impl Catalog {
         let session = self.session.as_mut()?;
         if let Some(word) = session.words.pop_front() {
             if let Word::ShiftWord(id) = &word {
-                (session.worded, session.heard) = (Some(*id), at);
+                if session.worded.last().is_none_or(|(last, _)| last < id) {
+                    session.worded.push((*id, at));
+                }
+                session.heard = at;
             }
             return Some(word);
         }
@@ -348,8 +357,14 @@ impl Catalog {
                 self.files[slot].state = State::Open;
             }
             (Since::Nothing, Unsent::Changed(Some(identity))) => {
-                // Nobody closed it: the same version still, or a part of the next one.
+                // Nobody closed it: the same version still, or the next one, whose close is not told yet and may be another shift's.
                 self.withdraw(slot, Withdrawal::Reopened);
+                if !same_content(&self.files[slot].identity, &identity) {
+                    let whose = self.whose_change(&identity);
+                    let at = self.us(now);
+                    let entry = &mut self.files[slot];
+                    (entry.shift, entry.seen, entry.closed_us) = (whose, false, at);
+                }
                 self.files.set_identity(slot, identity);
                 self.files[slot].fresh = true;
                 self.wait(slot);

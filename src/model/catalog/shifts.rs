@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::files::Slot;
 use super::session::Manifest;
 use super::timeline::{Edge, Place, Span, Whose};
-use super::{Catalog, Entry, NO_SHIFT, ShiftPlace, State, Word};
+use super::{Catalog, Entry, NO_SHIFT, ShiftPlace, Since, State, Word};
 use crate::model::file_version::Identity;
 use crate::model::offer::Withdrawal;
 use crate::model::path::RelPath;
@@ -294,18 +294,25 @@ impl Catalog {
         }
     }
 
-    /// The PPU says again, after our word and because that came late, when a shift began: earlier than we had it.
+    /// The PPU says again, after our word on it or on a later one, and because that came late, when a shift began: earlier than we had it.
     fn is_corrected(&self, now: Moment, place: Place, ago_us: u64) -> bool {
-        let id = self.shifts[place as usize].id;
-        let worded = self.session.as_ref().is_some_and(|session| session.worded == Some(id));
         let beginning = self.timeline.beginning(place).map_or(i64::MIN, |edge| edge.us.0);
-        worded && self.us(now.at).saturating_sub_unsigned(ago_us) < beginning.saturating_sub(LATE_US)
+        self.worded_at(place).is_some()
+            && self.us(now.at).saturating_sub_unsigned(ago_us) < beginning.saturating_sub(LATE_US)
     }
 
-    /// A shift began that long before the PPU said so, which was after it had heard from us last, and before now.
+    /// When our first word was said that tells a shift from those before (µs).
+    fn worded_at(&self, place: Place) -> Option<i64> {
+        let id = self.shifts[place as usize].id;
+        let worded = self.session.iter().flat_map(|session| &session.worded);
+        worded.filter(|(worded, _)| *worded >= id).map(|(_, at)| *at).next()
+    }
+
+    /// A shift began that long before the PPU said so, which was after it had heard from us last, or our word on it, and before now.
     fn began_in_the_past(&mut self, now: Moment, place: Place, ago_us: u64) {
         let now_us = self.us(now.at);
-        let heard = self.session.as_ref().map_or(now_us, |session| session.heard.min(now_us));
+        let heard = self.session.as_ref().map_or(now_us, |session| session.heard);
+        let heard = self.worded_at(place).unwrap_or(heard).min(now_us);
         let us = (heard.saturating_sub_unsigned(ago_us), now_us.saturating_sub_unsigned(ago_us));
         let stamp = |us: i64| now.file_ns.saturating_sub(now_us.saturating_sub(us).saturating_mul(1000));
         let ns = (stamp(us.0).saturating_sub(TICK_NS), stamp(us.1).saturating_add(TICK_NS));
@@ -321,8 +328,12 @@ impl Catalog {
         self.attribution.revision += 1;
         let slots: Vec<Slot> = self.files.slots().collect();
         for slot in slots {
-            if matches!(self.files[slot].state, State::Landed | State::Sending | State::Sent) {
-                continue;
+            // What is on its way, but for what came after it.
+            let is_next = matches!(self.files[slot].since, Since::Closed | Since::Newer | Since::NewerGone);
+            match self.files[slot].state {
+                State::Landed => continue,
+                State::Sending | State::Sent if !is_next => continue,
+                _ => {}
             }
             let now = self.reconsidered(slot, place, edge);
             self.give(slot, now);

@@ -19,7 +19,8 @@ pub(super) struct Detector {
     pub(super) beat: Heartbeat,
     /// The last shift that it tells from those before.
     pub(super) word: Option<ShiftId>,
-    pub(super) awaited: Option<Awaited>,
+    /// Words that it owes us, of the oldest shift first.
+    pub(super) awaited: Vec<Awaited>,
     pub(super) clock_offset_ns: Option<i64>,
     pub(super) offers: HashMap<OfferId, Offer>,
     /// Offers to be asked for, oldest first.

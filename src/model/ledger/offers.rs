@@ -147,7 +147,7 @@ impl Ledger {
         let bytes: u64 = files.iter().map(|file| file.identity.size).fold(0, u64::saturating_add);
         beat.backlog_bytes = beat.backlog_bytes.saturating_sub(bytes);
         for file in files {
-            let again = self.resolve(detector, &file, out);
+            let again = self.resolve(detector, &file, &sources, out);
             if file.superseded > 0 {
                 self.supersede_unlanded(file.shift, u64::from(file.superseded), out);
             }
@@ -223,15 +223,7 @@ impl Ledger {
         if file.fresh || sources.len() < 2 {
             return None;
         }
-        let whole = |source: &Option<RelPath>| match source {
-            Some(source) => source.join(&file.path).ok(),
-            None => Some(file.path.clone()),
-        };
-        let below = |whole: &RelPath, source: &Option<RelPath>| match source {
-            Some(source) => whole.below(source),
-            None => Some(whole.clone()),
-        };
-        let paths = sources.iter().filter_map(whole);
+        let paths = sources.iter().filter_map(|source| whole(source, &file.path));
         let others = paths.flat_map(|whole| sources.iter().filter_map(move |source| below(&whole, source)));
         let is_it = |id: &VersionId| {
             self.versions.get(*id).is_some_and(|v| v.on_detector && v.identity == file.identity)
@@ -241,13 +233,20 @@ impl Ledger {
 
     /// A version left over from an earlier session is found again under its own or (`mv`) another name, or was replaced. True: it is one
     /// that had landed and fell.
-    fn resolve(&mut self, detector: DetectorIndex, file: &Offered, out: &mut Vec<Order>) -> bool {
-        let unresolved = &mut self.detectors[detector.index()].unresolved;
-        if unresolved.is_empty() {
+    fn resolve(
+        &mut self,
+        detector: DetectorIndex,
+        file: &Offered,
+        sources: &BTreeSet<Option<RelPath>>,
+        out: &mut Vec<Order>,
+    ) -> bool {
+        if self.detectors[detector.index()].unresolved.is_empty() {
             return false;
         }
         let same = |u: &Unresolved| same_write(&u.identity, &file.identity);
-        let found = unresolved.remove(&file.path).or_else(|| {
+        let name = self.left_over(detector, file, sources);
+        let unresolved = &mut self.detectors[detector.index()].unresolved;
+        let found = name.and_then(|name| unresolved.remove(&name)).or_else(|| {
             let renamed = unresolved.iter().find(|(_, u)| same(u)).map(|(path, _)| path.clone());
             renamed.and_then(|path| unresolved.remove(&path))
         });
@@ -260,6 +259,37 @@ impl Ledger {
             self.supersede_unlanded(found.shift, 1, out);
         }
         is_itself && found.again
+    }
+
+    /// How the version that is left over of an offered file is called: where a shift has another source, the same file has another path.
+    fn left_over(
+        &self,
+        detector: DetectorIndex,
+        file: &Offered,
+        sources: &BTreeSet<Option<RelPath>>,
+    ) -> Option<RelPath> {
+        let unresolved = &self.detectors[detector.index()].unresolved;
+        if sources.len() < 2 || unresolved.contains_key(&file.path) && self.shift(file.shift).is_none() {
+            return unresolved.contains_key(&file.path).then(|| file.path.clone());
+        }
+        // Of a file that is held nobody knows which part of the ramdisk its path is below.
+        let its_source = self.source(detector, file.shift);
+        let may_be = sources.iter().filter(|source| its_source.as_ref().is_none_or(|its| its == *source));
+        let wholes = may_be.filter_map(|source| whole(source, &file.path));
+        let names = wholes.flat_map(|whole| {
+            sources.iter().filter_map(move |source| Some((source, below(&whole, source)?)))
+        });
+        let is_it = |(source, name): &(&Option<RelPath>, RelPath)| {
+            let its = unresolved.get(name).map(|unresolved| self.source(detector, unresolved.shift));
+            its.is_some_and(|its| its.map_or(*name == file.path, |its| its == **source))
+        };
+        names.into_iter().find(is_it).map(|(_, name)| name)
+    }
+
+    /// What a shift takes of a detector.
+    fn source(&self, detector: DetectorIndex, shift: ShiftId) -> Option<Option<RelPath>> {
+        let id = &self.settings.detectors[detector.index()].id;
+        Some(self.shift(shift)?.place(id)?.source.clone())
     }
 
     /// A version that was to be fetched again has a newer one in its place.
@@ -451,6 +481,22 @@ impl Ledger {
              ppu-uringd should."
         );
         out.push(Order::Tell(Message::new(Code::DataLost, path.to_string(), long)));
+    }
+}
+
+/// Below the ramdisk.
+fn whole(source: &Option<RelPath>, path: &RelPath) -> Option<RelPath> {
+    match source {
+        Some(source) => source.join(path).ok(),
+        None => Some(path.clone()),
+    }
+}
+
+/// Below a source.
+fn below(whole: &RelPath, source: &Option<RelPath>) -> Option<RelPath> {
+    match source {
+        Some(source) => whole.below(source),
+        None => Some(whole.clone()),
     }
 }
 

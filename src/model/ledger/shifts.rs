@@ -116,7 +116,7 @@ impl Ledger {
                 let detector = DetectorIndex(index as u16);
                 self.announce(detector, self.current.id, Began::Now, false, out);
                 let awaited = Awaited { shift: self.current.id, live: true, corrected: false };
-                self.detectors[index].awaited = Some(awaited);
+                self.detectors[index].awaited.push(awaited);
             }
         }
     }
@@ -132,8 +132,11 @@ impl Ledger {
         let current = self.current.id;
         let awaited = &mut self.detectors[detector.index()].awaited;
         // Told as beginning at that moment, and nobody knows when that was heard.
-        let live = awaited.is_some_and(|awaited| awaited.shift == current && awaited.live);
-        *awaited = Some(Awaited { shift: current, live, corrected: false });
+        awaited.retain(|awaited| awaited.live);
+        awaited.iter_mut().for_each(|awaited| awaited.corrected = false);
+        if awaited.last().is_none_or(|last| last.shift != current) {
+            awaited.push(Awaited { shift: current, live: false, corrected: false });
+        }
     }
 
     /// A detector's word on a shift.
@@ -144,25 +147,41 @@ impl Ledger {
         id: ShiftId,
         out: &mut Vec<Order>,
     ) {
+        let begins = &self.begins;
         let state = &mut self.detectors[detector.index()];
-        let Some(awaited) = state.awaited.as_mut().filter(|awaited| awaited.shift == id) else { return };
+        if state.awaited.is_empty() || !self.shifts.contains_key(&id) {
+            return; // nobody asked
+        }
         state.word = state.word.max(Some(id));
-        let began = self.begins.get(&id);
-        let late = began.is_some_and(|began| now.at.saturating_duration_since(*began) > WORD_WAIT);
-        if !(awaited.live && late && !awaited.corrected) {
-            state.awaited = None;
+        let late = |awaited: &Awaited| {
+            let began = begins.get(&awaited.shift);
+            awaited.live && began.is_some_and(|began| now.at.saturating_duration_since(*began) > WORD_WAIT)
+        };
+        // Whoever began it did not wait for this word: what was closed since then is the new shift's.
+        let is_corrected = |awaited: &Awaited| awaited.shift > id || (late(awaited) && !awaited.corrected);
+        state.awaited.retain(is_corrected);
+        let mut corrected = Vec::new();
+        for awaited in state.awaited.iter_mut().filter(|awaited| awaited.shift <= id) {
+            awaited.corrected = true;
+            corrected.push(awaited.shift);
+        }
+        if corrected.is_empty() {
             return;
         }
-        // Whoever began it did not wait for this word: what was closed since then is the new shift's.
-        awaited.corrected = true;
-        self.announce(detector, id, self.age(now, id), false, out);
+        // A row ends with the current one. If that is not what the row is about, its beginning is nothing new.
+        let current = self.current.id;
+        let began = if corrected.contains(&current) { self.age(now, current) } else { Began::Ever };
+        for id in corrected.into_iter().filter(|id| *id != current) {
+            self.announce(detector, id, self.age(now, id), true, out);
+        }
+        self.announce(detector, current, began, false, out);
     }
 
     /// A file was closed after a shift had begun, and is offered for an earlier one, by a detector that has not yet told them apart.
     pub(super) fn may_be_misplaced(&self, detector: DetectorIndex, shift: ShiftId, closed: Instant) -> bool {
-        let awaited = self.detectors[detector.index()].awaited;
-        let later = awaited.filter(|awaited| shift < awaited.shift);
-        later.and_then(|awaited| self.begins.get(&awaited.shift)).is_some_and(|began| closed >= *began)
+        let awaited = &self.detectors[detector.index()].awaited;
+        let later = awaited.iter().filter(|awaited| shift < awaited.shift);
+        later.filter_map(|awaited| self.begins.get(&awaited.shift)).any(|began| closed >= *began)
     }
 
     fn announce(&self, detector: DetectorIndex, id: ShiftId, began: Began, more: bool, out: &mut Vec<Order>) {

@@ -1,0 +1,478 @@
+//! The PPU: its hub with the real ledger, its landing threads, its ramdisk and its storages.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ppu_uringd::model::catalog::{Announced, Word};
+use ppu_uringd::model::file_version::{DetectorIndex, OfferId, StorageIndex, TransferId};
+use ppu_uringd::model::job::{
+    Brand, CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed, Local, Source,
+};
+use ppu_uringd::model::ledger::{
+    DetectorSettings, Fact, Ledger, Order, Patience, Selection, Session, Settings, Space, StorageSettings,
+};
+use ppu_uringd::model::path::RelPath;
+use ppu_uringd::model::replica_path::Target;
+use ppu_uringd::model::shift::{Place, Shift, ShiftId};
+use ppu_uringd::model::status::Counts;
+
+use super::detector::{DETECTORS, Sent, ToDetector, hash};
+use super::journal::{Journal, STORAGES};
+use super::storage::{Copying, Mood, Storage};
+use super::truth::{self, Truth};
+use super::{Clock, trace};
+
+/// A landed file.
+pub struct OnRamdisk {
+    pub content: u64,
+    pub brand: Brand,
+    local: Local,
+}
+
+/// A session, as the hub knows it.
+struct Outlet {
+    session: Session,
+    expected: HashMap<TransferId, LandJob>,
+}
+
+pub struct Ppu {
+    pub ledger: Ledger,
+    pub journal: Journal,
+    pub ramdisk: BTreeMap<RelPath, OnRamdisk>,
+    pub storages: [Storage; STORAGES],
+    /// On the way to the hub.
+    facts: VecDeque<Fact>,
+    outlets: [Option<Outlet>; DETECTORS],
+    sessions: u64,
+    inodes: u64,
+}
+
+/// To whom, in which session.
+pub type Said = Vec<(usize, Session, ToDetector)>;
+
+fn settings() -> Settings {
+    let detector = |index: usize| DetectorSettings {
+        id: format!("d{index}").into(),
+        address: String::new(),
+        pauses: Default::default(),
+    };
+    let storage = |index: usize| StorageSettings {
+        id: ["internal", "external", "optional"][index].into(),
+        internal: index == 0,
+        external: index == 1,
+        queue_depth: 2,
+        copy_tries: 3,
+        retry_pause: Duration::from_millis(10),
+        retry_pause_max: Duration::from_secs(1),
+        patience: Patience {
+            hung_after: Duration::from_secs(5),
+            slow_after: Duration::from_secs(5),
+            quarantine: Duration::from_millis(50),
+            quarantine_max: Duration::from_secs(1),
+        },
+    };
+    Settings {
+        detectors: (0..DETECTORS).map(detector).collect(),
+        storages: (0..STORAGES).map(storage).collect(),
+    }
+}
+
+/// A shift of one of two users, with all of each detector, or the part below `run`.
+fn shift(id: ShiftId, uid: u32, part: [bool; DETECTORS]) -> Shift {
+    let place = |index: usize| Place {
+        detector: format!("d{index}"),
+        source: part[index].then(|| RelPath::new(b"run").unwrap()),
+        target: Target::parse(b"/ramdisk", format!("/ramdisk/./d{index}").as_bytes()).unwrap(),
+    };
+    Shift::new(id, uid, uid, "$UID", (0..DETECTORS).map(place).collect()).unwrap()
+}
+
+impl Ppu {
+    pub fn new(clock: &Clock, truth: &mut Truth) -> Self {
+        let first = Arc::new(shift(ShiftId(clock.now().wall_ms), 500, [false; DETECTORS]));
+        truth.asked(first.id);
+        truth.begun(first.id, clock);
+        let mut journal = Journal::default();
+        let mut ledger = Ledger::new(settings(), Arc::clone(&first));
+        let mut orders = Vec::new();
+        ledger.note(ppu_uringd::model::record::Record::Shift((*first).clone()), &mut orders);
+        for order in orders {
+            if let Order::Record { sequence, record } = order {
+                journal.write(sequence, record);
+            }
+        }
+        journal.commit(1);
+        Self {
+            ledger,
+            journal,
+            ramdisk: BTreeMap::new(),
+            storages: Default::default(),
+            facts: VecDeque::new(),
+            outlets: Default::default(),
+            sessions: 0,
+            inodes: 0,
+        }
+    }
+
+    pub fn tell(&mut self, fact: Fact) {
+        self.facts.push_back(fact);
+    }
+
+    /// The hub takes some facts, and carries out what follows.
+    pub fn hub(&mut self, most: usize, clock: &Clock, truth: &mut Truth) -> Said {
+        let (mut orders, mut said) = (Vec::new(), Vec::new());
+        for _ in 0..most.min(self.facts.len()) {
+            let Some(fact) = self.facts.pop_front() else { break };
+            match &fact {
+                Fact::LinkUp { detector, session } => {
+                    // What was meant for the session before must not reach the next one.
+                    said.extend(self.obey(&mut orders, clock, truth));
+                    let outlet = Outlet { session: *session, expected: HashMap::new() };
+                    self.outlets[detector.index()] = Some(outlet);
+                }
+                Fact::LinkDown { detector, .. } => {
+                    said.extend(self.obey(&mut orders, clock, truth));
+                    self.outlets[detector.index()] = None;
+                }
+                Fact::ShiftWord { detector, shift } => truth.word(detector.index(), *shift, clock),
+                _ => {}
+            }
+            if !matches!(fact, Fact::Beat { .. } | Fact::Tick) {
+                trace!("      {fact:?}");
+            }
+            self.ledger.apply(clock.now(), fact, &mut orders);
+        }
+        self.ledger.work(clock.now(), &mut orders);
+        said.extend(self.obey(&mut orders, clock, truth));
+        said
+    }
+
+    /// As the daemon's hub does: acknowledgements of a batch come together, after all else.
+    fn obey(&mut self, orders: &mut Vec<Order>, clock: &Clock, truth: &mut Truth) -> Said {
+        let mut said = Vec::new();
+        let mut acks: Vec<(usize, [Vec<OfferId>; 3])> =
+            (0..DETECTORS).map(|detector| (detector, Default::default())).collect();
+        let mut say = |outlets: &[Option<Outlet>], detector: DetectorIndex, word| {
+            if let Some(outlet) = &outlets[detector.index()] {
+                said.push((detector.index(), outlet.session, word));
+            }
+        };
+        for order in orders.drain(..) {
+            trace!("        -> {order:?}");
+            match order {
+                Order::Want { detector, wants } => {
+                    let Some(outlet) = &mut self.outlets[detector.index()] else { continue };
+                    let expect = |(wanted, job): (ppu_uringd::model::offer::Wanted, LandJob)| {
+                        outlet.expected.insert(wanted.transfer, job);
+                        wanted
+                    };
+                    let wants = wants.into_iter().map(expect).collect();
+                    say(&self.outlets, detector, ToDetector::Want(wants));
+                }
+                Order::Have { detector, offers } => acks[detector.index()].1[0].extend(offers),
+                Order::AckLanded { detector, offers } => acks[detector.index()].1[1].extend(offers),
+                Order::AckStored { detector, offers } => acks[detector.index()].1[2].extend(offers),
+                Order::Fell { detector, offers } => say(&self.outlets, detector, ToDetector::Fell(offers)),
+                Order::AnnounceShift { detector, shift, source, began, more } => {
+                    let announced = Announced { shift, source, began, more };
+                    say(&self.outlets, detector, ToDetector::Shift(announced));
+                }
+                Order::PrepareShift(shift) => truth.begun(shift.id, clock),
+                Order::Copy { storage, job } => {
+                    self.storages[storage.index()].jobs.push(Copying { job, read: None });
+                }
+                Order::Record { sequence, record } => self.journal.write(sequence, record),
+                _ => {}
+            }
+        }
+        for (detector, [have, landed, stored]) in acks {
+            let detector = DetectorIndex(detector as u16);
+            for (offers, word) in [
+                (have, ToDetector::Landed as fn(_) -> _),
+                (landed, ToDetector::Landed),
+                (stored, ToDetector::Stored),
+            ] {
+                if !offers.is_empty() {
+                    say(&self.outlets, detector, word(offers));
+                }
+            }
+        }
+        said
+    }
+
+    pub fn start_shift(
+        &mut self,
+        uid: u32,
+        part: [bool; DETECTORS],
+        clock: &Clock,
+        truth: &mut Truth,
+    ) -> Said {
+        let id = self.ledger.next_shift_id(clock.now());
+        let shift = shift(id, uid, part);
+        let mut orders = Vec::new();
+        if self.ledger.start_shift(shift, &mut orders).is_ok() {
+            truth.asked(id);
+        }
+        self.obey(&mut orders, clock, truth)
+    }
+
+    pub fn retry(&mut self, clock: &Clock, truth: &mut Truth) -> Said {
+        let mut orders = Vec::new();
+        self.ledger.retry(&Selection::default(), &mut orders);
+        self.ledger.work(clock.now(), &mut orders);
+        self.obey(&mut orders, clock, truth)
+    }
+
+    pub fn new_session(&mut self, detector: DetectorIndex) -> Session {
+        self.sessions += 1;
+        let session = Session(self.sessions);
+        let space = Space { total_bytes: 1 << 40, free_bytes: 1 << 40, free_inodes: 1 << 40 };
+        self.tell(Fact::Space(space));
+        self.tell(Fact::LinkUp { detector, session });
+        session
+    }
+
+    /// What a session's reader makes of a word.
+    pub fn hear(&mut self, detector: DetectorIndex, word: Word) {
+        let fact = match word {
+            Word::ShiftWord(shift) => Fact::ShiftWord { detector, shift },
+            Word::ManifestBegin => Fact::ManifestBegin { detector },
+            Word::ManifestEnd => Fact::ManifestEnd { detector },
+            Word::Offer(files) => Fact::Offered { detector, files },
+            Word::Withdrawn(offer, why) => Fact::Withdrawn { detector, offer, why },
+            Word::Declined(transfer, why) => match self.expected(detector, transfer) {
+                Some(_) => Fact::Declined { transfer, why },
+                None => return,
+            },
+            Word::Gone(offers) => Fact::Gone { detector, offers },
+        };
+        self.tell(fact);
+    }
+
+    fn expected(&mut self, detector: DetectorIndex, transfer: TransferId) -> Option<LandJob> {
+        self.outlets[detector.index()].as_mut()?.expected.remove(&transfer)
+    }
+
+    /// A landing thread has received a file.
+    pub fn land(
+        &mut self,
+        detector: DetectorIndex,
+        (transfer, sent): Sent,
+        settled: impl Fn(&ppu_uringd::model::file_version::Identity) -> bool,
+        named: Option<&Vec<i64>>,
+        truth: &mut Truth,
+    ) {
+        let Some(job) = self.expected(detector, transfer) else { return };
+        let outcome = match (sent, named) {
+            (None, _) => Err(LandFailure::Changed),
+            (_, None) => Err(LandFailure::Mismatch { sent: hash(0), landed: hash(1) }),
+            (Some((identity, content)), Some(named)) => {
+                assert!(truth.is_a_version(content), "{} has landed half written", job.at);
+                let may = truth.shifts_of(detector.index(), content, named);
+                let shift = job.shift.id;
+                assert!(
+                    may.contains(&shift),
+                    "{} with {content} is not {shift:?}'s: {}",
+                    job.at,
+                    truth.describe(content)
+                );
+                let brand = Brand {
+                    detector: job.detector_id.to_string(),
+                    shift: job.shift.id,
+                    path: job.path.clone(),
+                    identity,
+                    settled: settled(&identity),
+                    hash: hash(content),
+                };
+                self.publish(&job, brand, content, truth)
+            }
+        };
+        self.tell(Fact::Landing(LandReport { transfer, outcome }));
+    }
+
+    fn publish(
+        &mut self,
+        job: &LandJob,
+        brand: Brand,
+        content: u64,
+        truth: &mut Truth,
+    ) -> Result<Landed, LandFailure> {
+        if let Some(before) = self.ramdisk.get(&job.at) {
+            let same_file = (&before.brand.detector, &before.brand.path) == (&brand.detector, &brand.path);
+            let same_shift = before.brand.shift == brand.shift;
+            if !same_file || (!same_shift && !job.replace_past) {
+                return Err(LandFailure::Foreign);
+            }
+            if !same_shift {
+                let is_it = |stored: &ppu_uringd::model::record::Version| {
+                    stored.shift == before.brand.shift && stored.hash == before.brand.hash
+                };
+                assert!(
+                    self.journal.calls_stored(&is_it),
+                    "{} of an earlier shift is replaced, and not stored",
+                    job.at
+                );
+            }
+        }
+        self.inodes += 1;
+        let local = Local { ino: self.inodes, ctime_ns: self.inodes as i64 };
+        let Brand { identity, settled, hash, .. } = brand;
+        let landed = truth::Landed { content, forgiven: false };
+        truth.landed.insert((job.detector.index(), job.shift.id, job.path.clone()), landed);
+        self.ramdisk.insert(job.at.clone(), OnRamdisk { content, brand, local });
+        let visible = std::time::Instant::now();
+        Ok(Landed { identity, mode: 0o644, settled, hash, local, visible })
+    }
+
+    /// Somebody removes a landed file.
+    pub fn remove_landed(&mut self, which: u64, truth: &mut Truth) {
+        let Some(at) = self.ramdisk.keys().nth(which as usize).cloned() else { return };
+        let gone = self.ramdisk.remove(&at);
+        self.forgive(gone.into_iter().map(|gone| gone.brand).collect(), truth);
+    }
+
+    /// What is gone from the ramdisk and not called stored anywhere has to come from its detector again, if that still has it.
+    fn forgive(&self, gone: Vec<Brand>, truth: &mut Truth) {
+        for Brand { detector, shift, path, .. } in gone {
+            let index = usize::from(detector.as_bytes()[1] - b'0');
+            if let Some(landed) = truth.landed.get_mut(&(index, shift, path.clone()))
+                && !self
+                    .journal
+                    .has(&|version| version.shift == shift && version.hash == hash(landed.content))
+            {
+                landed.forgiven = true;
+                truth.fallen += 1;
+            }
+        }
+    }
+
+    /// A storage's thread goes on with one of its copies.
+    pub fn copy(&mut self, index: usize, which: u64, fails: bool) {
+        let jobs = self.storages[index].jobs.len();
+        if jobs == 0 || self.storages[index].mood == Mood::Hung {
+            return;
+        }
+        let which = which as usize % jobs;
+        let Copying { job, read } = &self.storages[index].jobs[which];
+        let Some(read) = *read else {
+            let content = self.read(job);
+            self.storages[index].jobs[which].read = Some(content);
+            return;
+        };
+        let superseded = job.superseded.load(Ordering::Relaxed);
+        let source_away = job.local().is_none() && job.sources.iter().any(|source| self.is_away(source));
+        let job = self.storages[index].jobs.remove(which).job;
+        let mut set_aside = None;
+        let outcome = match (self.storages[index].mood, read) {
+            (Mood::Away, _) => CopyOutcome::Unavailable("away".to_owned()),
+            (Mood::Full, _) => CopyOutcome::Full("full".to_owned()),
+            (Mood::Broken, _) => CopyOutcome::DiskError("EIO".to_owned()),
+            _ if superseded => CopyOutcome::Superseded,
+            (_, None) if source_away => CopyOutcome::NotNow("its source is away".to_owned()),
+            (_, None) => CopyOutcome::SourceLost("gone".to_owned()),
+            (_, Some(_)) if fails => CopyOutcome::Failed("EINVAL".to_owned()),
+            (_, Some(content)) => {
+                set_aside = self.storages[index].place(&job, content);
+                CopyOutcome::Stored
+            }
+        };
+        let storage = StorageIndex(index as u16);
+        self.tell(Fact::Copying(CopyReport { version: job.version, storage, outcome, set_aside }));
+    }
+
+    fn is_away(&self, source: &Source) -> bool {
+        matches!(source, Source::Stored(storage) if self.storages[storage.index()].mood != Mood::Well)
+    }
+
+    /// The first source that has the version.
+    fn read(&self, job: &CopyJob) -> Option<u64> {
+        let found = |source: &Source| match source {
+            Source::Ramdisk(local) => {
+                let landed = self.ramdisk.get(&job.from).filter(|landed| landed.local == *local)?;
+                Some(landed.content)
+            }
+            Source::Stored(storage) => {
+                let storage = &self.storages[storage.index()];
+                storage.find(job).filter(|_| storage.mood == Mood::Well)
+            }
+        };
+        let verified = |content: &u64| hash(*content) == job.brand.hash;
+        job.sources.iter().filter_map(found).find(verified)
+    }
+
+    pub fn commit(&mut self, records: usize) {
+        if !self.journal.stuck
+            && let Some(up_to) = self.journal.commit(records)
+        {
+            self.tell(Fact::Committed { up_to });
+        }
+    }
+
+    /// The process is killed and begins anew; `reboot`: with an empty ramdisk.
+    pub fn crash(&mut self, reboot: bool, clock: &Clock, truth: &mut Truth) {
+        trace!("  PPU crashes, reboot {reboot}");
+        self.facts.clear();
+        self.outlets = Default::default();
+        self.journal.crash();
+        self.journal.stuck = false;
+        for storage in &mut self.storages {
+            storage.jobs.clear();
+        }
+        if reboot {
+            let gone = std::mem::take(&mut self.ramdisk).into_values().map(|gone| gone.brand).collect();
+            self.forgive(gone, truth);
+        }
+        let current = Arc::new(self.journal.shifts().next_back().expect("the first one").clone());
+        truth.ppu_crashes(|id| self.journal.shifts().any(|shift| shift.id == id));
+        self.journal.shifts().for_each(|shift| truth.begun(shift.id, clock));
+        let mut orders = Vec::new();
+        let mut ledger = Ledger::new(settings(), Arc::clone(&current));
+        for shift in self.journal.shifts().filter(|shift| shift.id != current.id) {
+            ledger.restore_shift(Arc::new(shift.clone()));
+        }
+        for ((shift, storage), tally) in self.journal.ended() {
+            ledger.restore_tally(shift, storage, tally);
+        }
+        ledger.restore_numbers(self.journal.next_version());
+        for (id, version, known) in self.journal.live() {
+            let intact = self.ramdisk.get(&known.at).filter(|found| found.local == known.local);
+            ledger.restore(id, version, intact.map(|found| found.local), &mut orders);
+        }
+        self.ledger = ledger;
+        self.adopt(clock, &mut orders);
+        self.obey(&mut orders, clock, truth);
+    }
+
+    /// Takes in what landed right before the crash.
+    fn adopt(&mut self, clock: &Clock, orders: &mut Vec<Order>) {
+        let history: BTreeSet<u64> = self.journal.history().map(|version| version.local.ino).collect();
+        for (at, OnRamdisk { brand, local, .. }) in &self.ramdisk {
+            let detector = DetectorIndex(u16::from(brand.detector.as_bytes()[1] - b'0'));
+            if !self.ledger.knows(detector, brand) && !history.contains(&local.ino) {
+                self.ledger.adopt(clock.now(), detector, brand.clone(), at, 0o644, *local, orders);
+            }
+        }
+    }
+
+    /// Per shift and storage, as the status shows them.
+    pub fn counts(&self, clock: &Clock) -> BTreeMap<(ShiftId, usize), Counts> {
+        let mut counts = BTreeMap::new();
+        for shift in self.ledger.report(clock.now()).shifts {
+            for (storage, copies) in shift.storages.into_iter().enumerate() {
+                counts.insert((shift.start_ms, storage), copies.counts);
+            }
+        }
+        counts
+    }
+
+    /// Where a path of a detector is, below the source of a shift.
+    pub fn below_source(&self, detector: &str, shift: ShiftId, whole: &RelPath) -> Option<RelPath> {
+        let shift = self.ledger.all_shifts().find(|other| other.id == shift)?;
+        match &shift.place(detector)?.source {
+            Some(source) => whole.below(source),
+            None => Some(whole.clone()),
+        }
+    }
+}
