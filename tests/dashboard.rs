@@ -144,6 +144,8 @@ fn it_fits_a_phone_and_both_schemes() {
         wait_until("it has that width", || browser.value("innerWidth") == u64::from(width));
         let wide = browser.value("document.documentElement.scrollWidth").as_u64().unwrap();
         assert!(wide <= u64::from(width), "{name}: {wide} wide");
+        let tall = "[...document.querySelectorAll('.fill .of')].filter(name => name.offsetHeight > 30).map(name => name.innerText)";
+        assert_eq!(browser.value(tall), Value::Array(Vec::new()), "{name}: short names are on one line");
         grounds.push(browser.value("getComputedStyle(document.body).backgroundColor"));
         contrast(&mut browser, name);
         let file = directory.join(format!("dashboard-{name}.png"));
@@ -183,7 +185,7 @@ fn contrast(browser: &mut Browser, name: &str) {
 fn simulate(rig: &Rig) {
     let target: &Path = rig.source(0);
     let mut child = Command::new(BINARY)
-        .args(["simulate", "--rate", "40", "--count", "1600", "--size", "100kB", "--target"])
+        .args(["simulate", "--force", "--rate", "40", "--count", "1600", "--size", "100kB", "--target"])
         .arg(target)
         .spawn()
         .unwrap();
