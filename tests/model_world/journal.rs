@@ -147,7 +147,7 @@ impl Journal {
             Record::Refreshed { version, identity, settled } => self.change(version, |entry| {
                 (entry.version.identity, entry.version.settled) = (identity, settled);
             }),
-            Record::Stored { version, storage } => self.copy(version, storage, State::Stored),
+            Record::Stored { version, storage, .. } => self.copy(version, storage, State::Stored),
             Record::Superseded { version, storage } => self.copy(version, storage, State::Superseded),
             Record::CopyFailed { version, storage, .. } | Record::Requeued { version, storage } => {
                 self.copy(version, storage, State::Open);

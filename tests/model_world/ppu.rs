@@ -60,6 +60,8 @@ fn settings() -> Settings {
     };
     let storage = |index: usize| StorageSettings {
         id: ["internal", "external", "optional"][index].into(),
+        at: format!("/storage{index}").into(),
+        linked: false,
         internal: index == 0,
         external: index == 1,
         queue_depth: 2,
@@ -76,6 +78,7 @@ fn settings() -> Settings {
     Settings {
         detectors: (0..DETECTORS).map(detector).collect(),
         storages: (0..STORAGES).map(storage).collect(),
+        ramdisk: "/ramdisk".to_owned(),
     }
 }
 
@@ -379,7 +382,13 @@ impl Ppu {
             }
         };
         let storage = StorageIndex(index as u16);
-        self.tell(Fact::Copying(CopyReport { version: job.version, storage, outcome, set_aside }));
+        self.tell(Fact::Copying(CopyReport {
+            version: job.version,
+            storage,
+            outcome,
+            file: None,
+            set_aside,
+        }));
     }
 
     fn is_away(&self, source: &Source) -> bool {
