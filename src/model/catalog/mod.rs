@@ -186,7 +186,7 @@ impl Catalog {
         match event {
             Event::Closed { path, identity, at } => {
                 let at = self.us(at);
-                let shift = Shift { of: self.whose_close(&identity, at), seen: true };
+                let shift = Shift { of: self.whose_close(&path, &identity, at), seen: true };
                 self.closed(path, identity, at, shift);
             }
             Event::ClosedUnseen { path } => self.closed_unseen(now, &path),
@@ -298,7 +298,7 @@ impl Catalog {
         self.closed_while_leaving(path);
         let Some(slot) = self.files.find(path) else { return };
         let (identity, at) = (self.files[slot].identity, self.us(now));
-        let shift = Shift { of: self.whose_close(&identity, at), seen: true };
+        let shift = Shift { of: self.whose_close(path, &identity, at), seen: true };
         self.closed_under_other_names(path, identity, at, shift);
     }
 
@@ -349,7 +349,7 @@ impl Catalog {
     fn found(&mut self, path: RelPath, identity: Identity, at: i64) {
         let Some(slot) = self.files.find(&path) else {
             self.closed_while_leaving(&path);
-            let shift = Shift { of: self.whose_change(&identity), seen: false };
+            let shift = Shift { of: self.whose_change(&path, &identity), seen: false };
             return self.add(path, identity, at, false, shift);
         };
         let changed = self.files[slot].identity != identity;
@@ -361,7 +361,7 @@ impl Catalog {
         let shift = match same_content(&entry.identity, &identity) && entry.shift != NO_SHIFT {
             // A chmod or a link closes nothing.
             true => Shift { of: entry.shift, seen: entry.seen },
-            false => Shift { of: self.whose_change(&identity), seen: false },
+            false => Shift { of: self.whose_change(&path, &identity), seen: false },
         };
         let entry = &mut self.files[slot];
         match entry.state {
@@ -408,6 +408,7 @@ impl Catalog {
 
     /// A version that is to be offered, whatever it was before.
     fn renew(&mut self, slot: Slot, identity: Identity, closed_us: i64, shift: Shift) {
+        self.manifest_still_owes(slot, closed_us);
         self.leave_backlog(slot);
         self.files.set_identity(slot, identity);
         let entry = &mut self.files[slot];
@@ -511,6 +512,7 @@ impl Catalog {
     }
 
     fn moved(&mut self, from: Slot, to: Slot) {
+        self.manifest_still_owes(from, self.files[to].closed_us);
         let Entry { superseded, fresh, produced, landed, shift, seen, .. } = self.files[from];
         if !landed && shift != NO_SHIFT {
             // A new name is no close.

@@ -35,7 +35,7 @@ pub(super) enum Manifest {
     #[default]
     Unasked,
     Due,
-    /// Ends when nothing is left that was closed before then (µs).
+    /// Ends when nothing is left that was closed before then (µs): what was there when it began, and what has become of that since.
     Begun {
         at: i64,
     },
@@ -243,6 +243,20 @@ impl Catalog {
             || self.vanishing.iter().any(|(_, slot)| unclear(*slot))
     }
 
+    /// A file is about to have another version, or another name, that was closed by then. If the manifest has not named it yet, it does not
+    /// end before: else the PPU would take for lost what it was offered of this file in an earlier session.
+    pub(super) fn manifest_still_owes(&mut self, slot: Slot, closed_us: i64) {
+        let entry = &self.files[slot];
+        let is_named = entry.offer != NO_OFFER;
+        if let Some(session) = &mut self.session
+            && let Manifest::Begun { at } = &mut session.manifest
+            && !is_named
+            && entry.closed_us <= *at
+        {
+            *at = closed_us.max(*at);
+        }
+    }
+
     fn offer(&mut self, now_us: i64) -> Option<Word> {
         let mut files = Vec::new();
         while files.len() < OFFER_PAGE_FILES
@@ -360,7 +374,8 @@ impl Catalog {
                 // Nobody closed it: the same version still, or the next one, whose close is not told yet and may be another shift's.
                 self.withdraw(slot, Withdrawal::Reopened);
                 if !same_content(&self.files[slot].identity, &identity) {
-                    let whose = self.whose_change(&identity);
+                    let path = self.files[slot].path.clone();
+                    let whose = self.whose_change(&path, &identity);
                     let at = self.us(now);
                     let entry = &mut self.files[slot];
                     (entry.shift, entry.seen, entry.closed_us) = (whose, false, at);

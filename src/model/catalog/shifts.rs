@@ -231,13 +231,13 @@ impl Catalog {
     }
 
     /// Whose a file is whose close was seen by `at`.
-    pub(super) fn whose_close(&mut self, identity: &Identity, at_us: i64) -> Place {
+    pub(super) fn whose_close(&mut self, path: &RelPath, identity: &Identity, at_us: i64) -> Place {
         // A chmod moves the ctime alone.
         let written_ns = identity.ctime_ns.min(identity.mtime_ns);
         let pending = &self.attribution.pending;
         if pending.iter().any(|pending| pending.timed) {
-            let whose = self.timeline.closed(written_ns, at_us);
-            return self.place_of(whose);
+            let whose = self.timeline.closed(written_ns, at_us, |place| self.takes(place, path));
+            return self.place_of(path, whose);
         }
         // Before the mark it is looked at as it is by now, which may be after the mark.
         let later = pending.iter().rev().find(|pending| written_ns > pending.after_ns);
@@ -245,26 +245,47 @@ impl Catalog {
     }
 
     /// Whose a file is that a scan has met.
-    pub(super) fn whose_change(&mut self, identity: &Identity) -> Place {
-        let whose = match (self.timeline.changed(identity.ctime_ns), self.timeline.changed(identity.mtime_ns))
-        {
+    pub(super) fn whose_change(&mut self, path: &RelPath, identity: &Identity) -> Place {
+        let whose_at = |ns: i64| self.timeline.changed(ns, |place| self.takes(place, path));
+        let whose = match (whose_at(identity.ctime_ns), whose_at(identity.mtime_ns)) {
             // Written in one shift, and renamed, say, in a later one; or its writer has set an old time.
-            (Whose::Of(changed), Whose::Of(written)) if changed != written => Whose::Unsure(written),
+            (Whose::Of(changed), Whose::Of(written)) if changed != written => {
+                Whose::Unsure(self.either(path, written, changed))
+            }
             (Whose::Of(_), Whose::Unsure(written)) => Whose::Unsure(written),
             (changed, _) => changed,
         };
-        self.place_of(whose)
+        self.place_of(path, whose)
     }
 
-    fn place_of(&mut self, whose: Whose) -> Place {
+    fn place_of(&mut self, path: &RelPath, whose: Whose) -> Place {
         match whose {
             Whose::Of(place) => place,
             Whose::Unsure(place) => self.unsure(place),
-            Whose::Nobody => match self.timeline.first() {
-                Some(first) => self.unsure(first.place),
-                None => NO_SHIFT,
-            },
+            Whose::Nobody => self.nobodys(path),
         }
+    }
+
+    /// Of a file that was closed before the first shift that is known.
+    fn nobodys(&mut self, path: &RelPath) -> Place {
+        let Some(first) = self.timeline.first().map(|first| first.place) else { return NO_SHIFT };
+        let mut places = self.timeline.spans().iter().map(|span| span.place);
+        let like = places.find(|place| self.takes(*place, path)).unwrap_or(first);
+        self.unsure(like)
+    }
+
+    /// It lies below that shift's source. What one shift takes and another does not is held like any other while nobody knows which
+    /// of them it belongs to: else people would not hear of it.
+    fn takes(&self, place: Place, path: &RelPath) -> bool {
+        match self.shifts.get(place as usize).map(|shift| &shift.source) {
+            Some(Some(source)) => path.below(source).is_some(),
+            Some(None) => true,
+            None => false,
+        }
+    }
+
+    fn either(&self, path: &RelPath, first: Place, second: Place) -> Place {
+        if !self.takes(first, path) && self.takes(second, path) { second } else { first }
     }
 
     /// Where a shift is in the table.
@@ -342,8 +363,9 @@ impl Catalog {
 
     fn reconsidered(&mut self, slot: Slot, place: Place, edge: Edge) -> Place {
         let Entry { shift, seen, identity, closed_us, .. } = self.files[slot];
+        let path = self.files[slot].path.clone();
         if !seen {
-            return self.whose_change(&identity);
+            return self.whose_change(&path, &identity);
         }
         let id_of = |shift: Place| self.shifts.get(shift as usize).map(|shift| shift.id);
         if id_of(shift) == Some(ShiftId::UNKNOWN) || (shift != NO_SHIFT && id_of(shift) >= id_of(place)) {
@@ -358,7 +380,7 @@ impl Catalog {
         } else if shift == NO_SHIFT {
             self.unsure(place)
         } else {
-            self.unsure(shift)
+            self.unsure(self.either(&path, shift, place))
         }
     }
 
@@ -380,14 +402,12 @@ impl Catalog {
 
     /// Closed before the first shift that is known.
     fn hold_what_is_nobodys(&mut self) {
-        let Some(first) = self.timeline.first().map(|first| first.place) else { return };
         let slots: Vec<Slot> =
             self.files.slots().filter(|slot| self.files[*slot].shift == NO_SHIFT).collect();
-        if !slots.is_empty() {
-            let nobody = self.unsure(first);
-            for slot in slots {
-                self.give(slot, nobody);
-            }
+        for slot in slots {
+            let path = self.files[slot].path.clone();
+            let nobody = self.nobodys(&path);
+            self.give(slot, nobody);
         }
     }
 

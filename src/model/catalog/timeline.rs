@@ -48,7 +48,7 @@ pub(super) struct Span {
 pub(super) enum Whose {
     /// That shift's.
     Of(Place),
-    /// One of several shifts'; the oldest of them.
+    /// One of several shifts'; the oldest of them that takes the file at all.
     Unsure(Place),
     /// No known shift's.
     Nobody,
@@ -148,14 +148,14 @@ impl Timeline {
         self.forget_oldest();
     }
 
-    /// Whose a file is that was last changed at `ctime_ns`, and whose close nobody saw.
-    pub(super) fn changed(&self, ctime_ns: i64) -> Whose {
-        self.only(|this, at| this.spans[at].from.ns.0 <= ctime_ns && ctime_ns <= this.end_ns(at))
+    /// Whose a file is that was last changed at `ctime_ns`, and whose close nobody saw. `takes`: it lies below that shift's source.
+    pub(super) fn changed(&self, ctime_ns: i64, takes: impl Fn(Place) -> bool) -> Whose {
+        self.only(|this, at| this.spans[at].from.ns.0 <= ctime_ns && ctime_ns <= this.end_ns(at), takes)
     }
 
-    /// Whose a file is that was last changed at `ctime_ns`, and was seen closed at `at_us` at the latest.
-    pub(super) fn closed(&self, ctime_ns: i64, at_us: i64) -> Whose {
-        self.only(|this, at| this.spans[at].from.us.0 <= at_us && ctime_ns <= this.end_ns(at))
+    /// Whose a file is that was last changed at `ctime_ns`, and was seen closed at `at_us` at the latest. `takes`: likewise.
+    pub(super) fn closed(&self, ctime_ns: i64, at_us: i64, takes: impl Fn(Place) -> bool) -> Whose {
+        self.only(|this, at| this.spans[at].from.us.0 <= at_us && ctime_ns <= this.end_ns(at), takes)
     }
 
     fn end_ns(&self, at: usize) -> i64 {
@@ -166,12 +166,12 @@ impl Timeline {
         }
     }
 
-    fn only(&self, may_be: impl Fn(&Self, usize) -> bool) -> Whose {
-        let mut places = (0..self.spans.len()).filter(|at| may_be(self, *at)).map(|at| self.spans[at].place);
-        match places.next() {
+    fn only(&self, may_be: impl Fn(&Self, usize) -> bool, takes: impl Fn(Place) -> bool) -> Whose {
+        let places = || (0..self.spans.len()).filter(|at| may_be(self, *at)).map(|at| self.spans[at].place);
+        match places().next() {
             None => Whose::Nobody,
-            Some(first) if places.all(|place| place == first) => Whose::Of(first),
-            Some(first) => Whose::Unsure(first),
+            Some(first) if places().all(|place| place == first) => Whose::Of(first),
+            Some(first) => Whose::Unsure(places().find(|place| takes(*place)).unwrap_or(first)),
         }
     }
 
@@ -208,20 +208,24 @@ mod tests {
             (102_000, Whose::Unsure(1)),
             (102_001, Whose::Of(2)),
         ] {
-            assert_eq!(timeline.changed(ctime), whose, "{ctime}");
+            assert_eq!(timeline.changed(ctime, |_| true), whose, "{ctime}");
         }
-        assert_eq!(timeline.closed(50_000, 99), Whose::Of(1), "closed before it began");
-        assert_eq!(timeline.closed(50_000, 200), Whose::Unsure(1), "closed on one side or the other");
-        assert_eq!(timeline.closed(150_000, 200), Whose::Of(2));
+        assert_eq!(timeline.closed(50_000, 99, |_| true), Whose::Of(1), "closed before it began");
+        assert_eq!(
+            timeline.closed(50_000, 200, |_| true),
+            Whose::Unsure(1),
+            "closed on one side or the other"
+        );
+        assert_eq!(timeline.closed(150_000, 200, |_| true), Whose::Of(2));
     }
 
     #[test]
     fn before_the_first_shift_nobody_has_the_beam() {
         let mut timeline = Timeline::default();
-        assert_eq!(timeline.changed(5), Whose::Nobody);
+        assert_eq!(timeline.changed(5, |_| true), Whose::Nobody);
         timeline.begin(1, edge(100, 100));
-        assert_eq!(timeline.changed(99_999), Whose::Nobody);
-        assert_eq!(timeline.changed(100_000), Whose::Of(1));
+        assert_eq!(timeline.changed(99_999, |_| true), Whose::Nobody);
+        assert_eq!(timeline.changed(100_000, |_| true), Whose::Of(1));
     }
 
     #[test]
@@ -232,7 +236,7 @@ mod tests {
         timeline.insert(2, edge(200, 200), id);
         let places: Vec<_> = timeline.spans().iter().map(|span| span.place).collect();
         assert_eq!(places, [1, 2, 3]);
-        assert_eq!(timeline.changed(250_000), Whose::Of(2));
+        assert_eq!(timeline.changed(250_000, |_| true), Whose::Of(2));
         // It is said to begin after the one that followed it: it had no time.
         timeline.insert(2, edge(350, 350), id);
         assert_eq!(timeline.spans().len(), 3);
@@ -240,8 +244,8 @@ mod tests {
         let mut timeline = Timeline::default();
         timeline.begin(5, edge(500, 500));
         timeline.insert(4, edge(400, 400), id);
-        assert_eq!(timeline.changed(450_000), Whose::Of(4));
-        assert_eq!(timeline.changed(350_000), Whose::Nobody);
+        assert_eq!(timeline.changed(450_000, |_| true), Whose::Of(4));
+        assert_eq!(timeline.changed(350_000, |_| true), Whose::Nobody);
     }
 
     #[test]
@@ -251,15 +255,19 @@ mod tests {
         timeline.begin(2, edge(1000, 1000));
         // At 2000 the clock is set back to 500.
         timeline.step((1990, 2000), 2_000_000, 500_000);
-        assert_eq!(timeline.changed(400_000), Whose::Of(1));
-        assert_eq!(timeline.changed(700_000), Whose::Unsure(1), "before either edge");
-        assert_eq!(timeline.changed(1_500_000), Whose::Of(2), "twice, and both times in the same shift");
-        assert_eq!(timeline.changed(3_000_000), Whose::Of(2));
+        assert_eq!(timeline.changed(400_000, |_| true), Whose::Of(1));
+        assert_eq!(timeline.changed(700_000, |_| true), Whose::Unsure(1), "before either edge");
+        assert_eq!(
+            timeline.changed(1_500_000, |_| true),
+            Whose::Of(2),
+            "twice, and both times in the same shift"
+        );
+        assert_eq!(timeline.changed(3_000_000, |_| true), Whose::Of(2));
         // A shift is heard of that began while the clock was not yet set: when, on that clock, is not known well.
         timeline.insert(3, Edge { us: (1500, 1500), ns: (0, 0) }, id);
         assert_eq!(timeline.spans().iter().map(|span| span.place).collect::<Vec<_>>(), [1, 2, 3, 3]);
-        assert!(matches!(timeline.changed(1_500_000), Whose::Unsure(_)));
-        assert_eq!(timeline.changed(3_000_000_000), Whose::Of(3));
+        assert!(matches!(timeline.changed(1_500_000, |_| true), Whose::Unsure(_)));
+        assert_eq!(timeline.changed(3_000_000_000, |_| true), Whose::Of(3));
     }
 
     #[test]
@@ -269,7 +277,7 @@ mod tests {
             timeline.begin(place, edge(i64::from(place), i64::from(place)));
         }
         assert_eq!(timeline.spans().len(), SPANS_MAX);
-        assert_eq!(timeline.changed(5), Whose::Nobody);
+        assert_eq!(timeline.changed(5, |_| true), Whose::Nobody);
     }
 
     proptest! {
@@ -284,7 +292,7 @@ mod tests {
             }
             let ctime = ctime * 1000 + 500;
             let expected = (ctime / 1_000_000).min(7) as Place;
-            prop_assert_eq!(timeline.changed(ctime), Whose::Of(expected));
+            prop_assert_eq!(timeline.changed(ctime, |_| true), Whose::Of(expected));
         }
     }
 }

@@ -426,7 +426,7 @@ fn a_clock_that_is_set_back_gives_nothing_to_another_shift() {
     let whose = |world: &mut World, ns: i64| {
         let stamp = EPOCH_NS + ns;
         let identity = Identity { size: 1, mtime_ns: stamp, ino: 1, ctime_ns: stamp };
-        let place = world.catalog.whose_change(&identity);
+        let place = world.catalog.whose_change(&path("x"), &identity);
         world.catalog.shifts[place as usize].id
     };
     assert_eq!(whose(&mut world, 100_000_000), ShiftId(1));
@@ -440,6 +440,31 @@ fn a_clock_that_is_set_back_gives_nothing_to_another_shift() {
     let mut catalog = Catalog::new(world.now());
     catalog.restore_shifts(restored);
     let stamp = EPOCH_NS + 2_000_000_000;
-    let place = catalog.whose_change(&Identity { size: 1, mtime_ns: stamp, ino: 1, ctime_ns: stamp });
+    let identity = Identity { size: 1, mtime_ns: stamp, ino: 1, ctime_ns: stamp };
+    let place = catalog.whose_change(&path("x"), &identity);
     assert_eq!(catalog.shifts[place as usize].id, ShiftId::UNKNOWN, "also after a restart");
+}
+
+/// The older shift takes a part of the ramdisk, the newer one all of it: what neither can be told of is held, not left out.
+#[test]
+fn what_only_one_of_the_shifts_takes_is_held_where_nobody_can_tell() {
+    let mut catalog = Catalog::new(Instant::now());
+    let span = |id: i64, source: Option<RelPath>, from_ns| KnownSpan {
+        shift: ShiftId(id),
+        source,
+        from_ns,
+        until_ns: None,
+    };
+    catalog.restore_shifts([span(1, Some(path("run")), (0, 0)), span(2, None, (100, 200))]);
+    let mut whose = |name: &str, ns: i64| {
+        let identity = Identity { size: 1, mtime_ns: ns, ino: 1, ctime_ns: ns };
+        let place = catalog.whose_change(&path(name), &identity);
+        let shift = &catalog.shifts[place as usize];
+        (shift.id, shift.source.clone())
+    };
+    assert_eq!(whose("other/a", 50), (ShiftId(1), Some(path("run"))), "that shift does not take it");
+    assert_eq!(whose("other/a", 150), (ShiftId::UNKNOWN, None));
+    assert_eq!(whose("run/a", 150), (ShiftId::UNKNOWN, Some(path("run"))));
+    assert_eq!(whose("other/a", -5), (ShiftId::UNKNOWN, None), "closed before any shift");
+    assert_eq!(whose("other/a", 250), (ShiftId(2), None));
 }
