@@ -303,6 +303,7 @@ impl Machine {
 
     /// The kernel drops what is queued.
     pub fn overflow(&mut self, clock: &mut Clock) {
+        trace!("{} {}: events are lost, and it scans", clock.ns, self.id);
         self.queue.clear();
         self.catalog.event(clock.at(), Event::Missed);
         self.tend(clock, true);

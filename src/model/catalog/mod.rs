@@ -24,6 +24,7 @@ mod shifts;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod vanish;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -146,6 +147,8 @@ enum Since {
     Nothing,
     /// A close, with the same identity.
     Closed,
+    /// A scan has met another one there: its close was missed, or is not told yet.
+    Met,
     /// A newer version.
     Newer,
     Gone,
@@ -377,9 +380,28 @@ impl Catalog {
                 let at = entry.closed_us;
                 self.renew(slot, identity, at, shift);
             }
-            // What is on offer is looked at again before it is sent.
+            // The PPU may have the offered one already: then nobody looks at the file again.
+            State::Offered if changed => {
+                self.withdraw(slot, Withdrawal::Reopened);
+                self.renew(slot, identity, at, shift);
+            }
+            State::Sending | State::Sent if changed => self.met_while_offered(slot, identity, at, shift),
             _ => {}
         }
+    }
+
+    /// As [`Catalog::closed_while_offered`], but nobody has told of a close: it is no version to be counted yet.
+    fn met_while_offered(&mut self, slot: Slot, identity: Identity, at: i64, shift: Shift) {
+        let entry = &mut self.files[slot];
+        if !matches!(entry.since, Since::Nothing | Since::Closed | Since::Met) {
+            return; // a newer one, that is looked at before it is sent
+        }
+        entry.since = Since::Met;
+        entry.fresh = true;
+        entry.closed_us = at;
+        entry.settled = false;
+        (entry.shift, entry.seen) = (shift.of, shift.seen);
+        self.files.set_identity(slot, identity);
     }
 
     fn add(&mut self, path: RelPath, identity: Identity, closed_us: i64, produced: bool, shift: Shift) {
@@ -443,119 +465,6 @@ impl Catalog {
         }
         entry.state = State::Outside;
         self.backlog.remove(entry.closed_us, slot, entry.identity.size);
-    }
-
-    fn gone_all(&mut self, now: Instant, is_gone: impl Fn(&Entry) -> bool) {
-        let gone: Vec<Slot> = self.files.slots().filter(|slot| is_gone(&self.files[*slot])).collect();
-        for slot in gone {
-            self.gone(now, slot);
-        }
-    }
-
-    fn gone(&mut self, now: Instant, slot: Slot) {
-        if self.is_releasing() {
-            let path = self.files[slot].path.clone();
-            if self.gone_while_leaving(&path) {
-                return;
-            }
-        }
-        let entry = &mut self.files[slot];
-        match entry.state {
-            State::Vanishing(_) | State::Ghost => {}
-            State::Sending | State::Sent => {
-                entry.since = match entry.since {
-                    Since::Newer | Since::NewerGone => Since::NewerGone,
-                    _ => Since::Gone,
-                };
-            }
-            State::Offered => self.vanish(now, slot),
-            State::Landed => {
-                self.say_gone(slot);
-                self.remove(slot);
-            }
-            State::Waiting | State::Outside | State::Open => {
-                self.say_gone(slot);
-                let entry = &self.files[slot];
-                let known_by_now = entry.state == State::Waiting && !entry.landed;
-                if entry.produced || known_by_now {
-                    self.vanish(now, slot);
-                } else {
-                    self.remove(slot);
-                }
-            }
-        }
-    }
-
-    /// The name is gone: was the file renamed, or is it lost?
-    fn vanish(&mut self, now: Instant, slot: Slot) {
-        let entry = &self.files[slot];
-        let lives = |other: &Slot| {
-            !matches!(self.files[*other].state, State::Vanishing(_) | State::Ghost) && *other != slot
-        };
-        if let Some(other) = self.files.other_names(slot, &entry.identity).into_iter().find(lives) {
-            return self.moved(slot, other);
-        }
-        self.leave_backlog(slot);
-        let since = self.us(now);
-        self.files[slot].state = State::Vanishing(since);
-        self.vanishing.push_back((since + VANISH_GRACE.as_micros() as i64, slot));
-    }
-
-    /// `slot` is or was named anew: what vanished under another name has only moved.
-    fn settle_moved(&mut self, slot: Slot) {
-        let identity = self.files[slot].identity;
-        for other in self.files.other_names(slot, &identity) {
-            if matches!(self.files[other].state, State::Vanishing(_) | State::Ghost) {
-                self.moved(other, slot);
-            }
-        }
-    }
-
-    fn moved(&mut self, from: Slot, to: Slot) {
-        self.manifest_still_owes(from, self.files[to].closed_us);
-        let Entry { superseded, fresh, produced, landed, shift, seen, .. } = self.files[from];
-        if !landed && shift != NO_SHIFT {
-            // A new name is no close.
-            self.files[to].seen = seen;
-            self.give(to, shift);
-        }
-        if self.is_on_offer(from) {
-            self.withdraw(from, Withdrawal::Moved);
-        } else {
-            let entry = &mut self.files[to];
-            entry.superseded = entry.superseded.saturating_add(superseded);
-            entry.fresh |= fresh;
-            entry.produced |= produced;
-        }
-        self.remove(from);
-    }
-
-    fn vanished(&mut self, slot: Slot) {
-        if self.is_on_offer(slot) {
-            self.withdraw(slot, Withdrawal::Vanished);
-            return self.remove(slot);
-        }
-        let outside = self.source_path(slot).is_none();
-        if outside || self.ghosts >= GHOSTS_MAX {
-            if !outside {
-                tracing::error!(path = %self.files[slot].path, "vanished; too many vanished files wait for a PPU to count them");
-            }
-            return self.remove(slot);
-        }
-        self.ghosts += 1;
-        let entry = &mut self.files[slot];
-        entry.state = State::Ghost;
-        // It may have landed at the end of that session: then the PPU knows it by its identity, and says so.
-        entry.fresh &= !entry.told;
-        self.backlog.insert(entry.closed_us, slot, entry.identity.size);
-    }
-
-    fn remove(&mut self, slot: Slot) {
-        self.leave_backlog(slot);
-        self.forget_offer(slot);
-        self.files.remove(slot);
-        // Its place may be looked at once more, by the queue of graces.
-        self.files[slot].state = State::Outside;
     }
 
     /// Its path below its shift's source; `None` where it is not below it.

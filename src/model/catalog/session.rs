@@ -101,7 +101,7 @@ impl Catalog {
                 self.unsent(now, slot, Unsent::Again);
                 return self.decline(transfer, Decline::Vanished);
             }
-            (State::Sending | State::Sent, Since::Closed | Since::Newer) => {
+            (State::Sending | State::Sent, Since::Closed | Since::Met | Since::Newer) => {
                 self.unsent(now, slot, Unsent::Again);
                 return self.decline(transfer, Decline::Changed);
             }
@@ -342,7 +342,7 @@ impl Catalog {
                 entry.produced = false;
                 self.consider(slot);
             }
-            (_, Since::Closed | Since::Newer) => {
+            (_, Since::Closed | Since::Met | Since::Newer) => {
                 entry.produced = since == Since::Newer;
                 self.wait(slot);
             }
@@ -385,7 +385,7 @@ impl Catalog {
                 self.wait(slot);
             }
             (Since::Nothing, Unsent::Changed(None)) | (Since::Gone, _) => self.vanish(now, slot),
-            (Since::Closed, _) => {
+            (Since::Closed | Since::Met, _) => {
                 self.withdraw(slot, Withdrawal::Reopened);
                 self.wait(slot);
             }

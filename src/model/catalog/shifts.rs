@@ -350,7 +350,7 @@ impl Catalog {
         let slots: Vec<Slot> = self.files.slots().collect();
         for slot in slots {
             // What is on its way, but for what came after it.
-            let is_next = matches!(self.files[slot].since, Since::Closed | Since::Newer | Since::NewerGone);
+            let is_next = !matches!(self.files[slot].since, Since::Nothing | Since::Gone);
             match self.files[slot].state {
                 State::Landed => continue,
                 State::Sending | State::Sent if !is_next => continue,

@@ -1,0 +1,60 @@
+//! Closes that were lost by the kernel: a scan meets what they left behind.
+
+use super::*;
+
+/// The PPU may have what is on offer, and never asks for it: the newer file would wait for the next scan.
+#[test]
+fn what_a_scan_meets_instead_of_what_is_on_offer_is_offered() {
+    let mut rig = Rig::without_ppu();
+    rig.closed("a", 1);
+    rig.connect();
+    let (rest, old) = (rig.words(), OfferId(1));
+    assert!(matches!(&rest[..], [.., Word::ManifestEnd]), "{rest:?}");
+    rig.found("a", 2);
+    rig.catalog.landed(rig.now, &[old]);
+    let words = rig.words();
+    let [Word::Withdrawn(withdrawn, Withdrawal::Reopened), Word::Gone(gone), Word::Offer(files)] = &words[..]
+    else {
+        panic!("{words:?}")
+    };
+    assert_eq!((*withdrawn, &gone[..], files[0].identity), (old, &[old][..], identity(2)));
+}
+
+#[test]
+fn what_a_scan_meets_behind_a_send_is_offered_after_it() {
+    for lands in [true, false] {
+        let mut rig = Rig::new();
+        rig.closed("a", 1);
+        let offer = rig.offer().offer;
+        let (transfer, _) = rig.want(offer);
+        rig.found("a", 2);
+        let outcome = match lands {
+            true => SendOutcome::Sent { identity: identity(1), settled: true },
+            false => SendOutcome::Changed { identity: Some(identity(2)) },
+        };
+        rig.report(transfer, outcome);
+        rig.found("a", 3);
+        if lands {
+            rig.catalog.landed(rig.now, &[offer]);
+        }
+        let offered: Vec<_> = rig.words().into_iter().filter(|word| matches!(word, Word::Offer(_))).collect();
+        let [Word::Offer(files)] = &offered[..] else { panic!("{offered:?}") };
+        assert_eq!(files[0].identity, identity(3), "landed: {lands}");
+        assert_eq!(files[0].superseded, 0, "nobody has seen another close");
+    }
+}
+
+/// The scan was early: it met a file that was being written again.
+#[test]
+fn a_close_that_is_told_after_the_scan_is_one_version() {
+    let mut rig = Rig::new();
+    rig.closed("a", 1);
+    let offer = rig.offer().offer;
+    let (transfer, _) = rig.want(offer);
+    rig.found("a", 2);
+    rig.closed("a", 3);
+    rig.report(transfer, SendOutcome::Sent { identity: identity(1), settled: true });
+    rig.catalog.landed(rig.now, &[offer]);
+    let offered = rig.offer();
+    assert_eq!((offered.identity, offered.superseded, offered.fresh), (identity(3), 0, true));
+}
