@@ -393,8 +393,14 @@ impl Catalog {
     /// As [`Catalog::closed_while_offered`], but nobody has told of a close: it is no version to be counted yet.
     fn met_while_offered(&mut self, slot: Slot, identity: Identity, at: i64, shift: Shift) {
         let entry = &mut self.files[slot];
-        if !matches!(entry.since, Since::Nothing | Since::Closed | Since::Met) {
-            return; // a newer one, that is looked at before it is sent
+        match entry.since {
+            Since::Nothing | Since::Closed | Since::Met => {}
+            // The name is there again.
+            Since::Gone | Since::NewerGone => {
+                return self.closed_while_offered(slot, identity, true, at, shift);
+            }
+            // It is looked at before it is sent.
+            Since::Newer => return,
         }
         entry.since = Since::Met;
         entry.fresh = true;

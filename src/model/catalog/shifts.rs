@@ -140,7 +140,7 @@ impl Catalog {
                 self.timeline.begin(place, Edge::EVER);
                 self.past_has_changed(place, Edge::EVER);
             }
-            Began::Ago { us } if unknown || self.is_corrected(now, place, us) => {
+            Began::Ago { us } if unknown || self.is_corrected(place, us) => {
                 self.began_in_the_past(now, place, us);
             }
             _ => {}
@@ -315,11 +315,12 @@ impl Catalog {
         }
     }
 
-    /// The PPU says again, after our word on it or on a later one, and because that came late, when a shift began: earlier than we had it.
-    fn is_corrected(&self, now: Moment, place: Place, ago_us: u64) -> bool {
+    /// The PPU says again, after our word on it or on a later one, and because that came late, when a shift began: it may have been earlier than
+    /// we had it. How long that took to come here is not known.
+    fn is_corrected(&self, place: Place, ago_us: u64) -> bool {
         let beginning = self.timeline.beginning(place).map_or(i64::MIN, |edge| edge.us.0);
-        self.worded_at(place).is_some()
-            && self.us(now.at).saturating_sub_unsigned(ago_us) < beginning.saturating_sub(LATE_US)
+        self.worded_at(place)
+            .is_some_and(|worded| worded.saturating_sub_unsigned(ago_us) < beginning.saturating_sub(LATE_US))
     }
 
     /// When our first word was said that tells a shift from those before (µs).
@@ -337,6 +338,9 @@ impl Catalog {
         let us = (heard.saturating_sub_unsigned(ago_us), now_us.saturating_sub_unsigned(ago_us));
         let stamp = |us: i64| now.file_ns.saturating_sub(now_us.saturating_sub(us).saturating_mul(1000));
         let ns = (stamp(us.0).saturating_sub(TICK_NS), stamp(us.1).saturating_add(TICK_NS));
+        // It had begun by its mark.
+        let known = self.timeline.beginning(place).map_or((us.1, ns.1), |known| (known.us.1, known.ns.1));
+        let (us, ns) = ((us.0, us.1.min(known.0)), (ns.0, ns.1.min(known.1)));
         let edge = Edge { us, ns };
         let shifts = &self.shifts;
         self.timeline.insert(place, edge, |place| shifts[place as usize].id);

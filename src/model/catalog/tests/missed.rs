@@ -58,3 +58,22 @@ fn a_close_that_is_told_after_the_scan_is_one_version() {
     let offered = rig.offer();
     assert_eq!((offered.identity, offered.superseded, offered.fresh), (identity(3), 0, true));
 }
+
+/// A file was deleted while it was on its way, and made anew, which nobody told.
+#[test]
+fn a_name_that_is_there_again_behind_a_send_is_offered() {
+    let mut rig = Rig::new();
+    rig.closed("a", 1);
+    let offer = rig.offer().offer;
+    let (transfer, _) = rig.want(offer);
+    rig.gone("a");
+    rig.found("a", 2);
+    rig.decline(transfer, Decline::Vanished);
+    let words = rig.words();
+    let [Word::Declined(..), Word::Withdrawn(withdrawn, Withdrawal::Replaced), Word::Offer(files)] =
+        &words[..]
+    else {
+        panic!("{words:?}")
+    };
+    assert_eq!((*withdrawn, files[0].identity), (offer, identity(2)));
+}

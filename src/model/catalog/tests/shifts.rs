@@ -357,6 +357,45 @@ fn a_word_that_came_late_moves_the_beginning() {
     assert_eq!((again[0].path.clone(), again[0].shift), (path("2"), ShiftId(2)));
 }
 
+/// The link is slow: both the shift and its correction are heard of three seconds late.
+#[test]
+fn a_correction_that_was_long_under_way_gives_nothing_to_the_earlier_shift() {
+    let mut world = World::new();
+    world.connect([10, 10]);
+    world.watch();
+    world.hear();
+    world.pass(1_000_000);
+    world.begun.push(world.ns);
+    world.shifts.push(world.ns);
+    world.pass(1_000_000);
+    world.close(1);
+    world.watch();
+    world.pass(2_000_000);
+    world.began(1, Began::Now, false);
+    world.watch();
+    let now = world.now();
+    assert_eq!(world.catalog.next_word(now), Some(Word::ShiftWord(ShiftId(2))));
+    let Some(Word::Offer(files)) = world.catalog.next_word(now) else { panic!() };
+    assert_eq!(files[0].shift, ShiftId(1), "as far as it knows");
+    let ago = Began::Ago { us: ((world.ns - world.begun[1]) / 1000) as u64 };
+    world.close(2);
+    world.watch();
+    world.pass(3_000_000);
+    world.began(1, ago, false);
+    world.watch();
+    let now = world.now();
+    let words: Vec<Word> = std::iter::from_fn(|| world.catalog.next_word(now)).collect();
+    let again = words.iter().find_map(|word| match word {
+        Word::Offer(files) => {
+            Some(files.iter().map(|file| (file.path.to_string(), file.shift)).collect::<Vec<_>>())
+        }
+        _ => None,
+    });
+    // The first may have been closed before it began; the second was after its mark.
+    let expected = [("1".to_owned(), ShiftId::UNKNOWN), ("2".to_owned(), ShiftId(2))];
+    assert_eq!(again.as_deref(), Some(&expected[..]), "{words:?}");
+}
+
 #[test]
 fn what_no_shift_covers_is_nobodys_until_it_is_closed_again() {
     let mut world = World::new();
