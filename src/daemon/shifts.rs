@@ -8,11 +8,11 @@ use ppu_config::Ppu;
 
 use super::ppu::PpuError;
 use crate::model::half::Half;
-use crate::model::ledger::{Ledger, Now, Order, WORD_WAIT};
+use crate::model::ledger::{Ledger, Now, Order};
 use crate::model::message::{Code, Message};
 use crate::model::path::RelPath;
 use crate::model::replica_path::Target;
-use crate::model::shift::{Place, Shift, ShiftId};
+use crate::model::shift::{Place, Shift, ShiftId, WORD_WAIT};
 use crate::model::shift_report::{ShiftReport, Silent, Started};
 use crate::model::shift_request::{Owner, ShiftDefaults, ShiftRequest, shared_replicas};
 use crate::rooted::{DirAttributes, Staging};

@@ -1,5 +1,7 @@
 //! A user shift: whose images they are, since when.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +12,9 @@ use super::replica_path::Target;
 /// from one shift to the next even where that clock steps back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ShiftId(pub i64);
+
+/// How long a shift's start waits for the detectors' words (SPEC 2.2). A word that comes later may come when others have gone on.
+pub const WORD_WAIT: Duration = Duration::from_secs(2);
 
 /// When a shift began, as the PPU tells it to a detector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

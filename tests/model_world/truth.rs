@@ -47,8 +47,6 @@ struct Beginning {
     heard: [Option<i64>; DETECTORS],
     /// And the PPU its word.
     word: [Option<i64>; DETECTORS],
-    /// The PPU that was owed that word is no more: nobody tells the detector that it heard of it too late.
-    orphaned: [bool; DETECTORS],
 }
 
 pub struct Landed {
@@ -106,11 +104,6 @@ impl Truth {
     /// The PPU is killed. What it was asked for and has not written down, it forgets.
     pub fn ppu_crashes(&mut self, knows: impl Fn(ShiftId) -> bool) {
         self.shifts.retain(|id, _| knows(*id));
-        for beginning in self.shifts.values_mut() {
-            beginning.orphaned = std::array::from_fn(|detector| {
-                beginning.orphaned[detector] || beginning.word[detector].is_none()
-            });
-        }
     }
 
     /// A file that its detector closed at that time may belong to that shift.
@@ -141,7 +134,6 @@ impl Beginning {
         // It waits for the journal.
         let Some(begun) = self.begun else { return i64::MAX };
         match self.heard[detector] {
-            Some(heard) if self.orphaned[detector] => heard,
             Some(heard) => heard.min(begun + WORD_WAIT_NS + LATE_NS),
             None => begun + BLUR_NS,
         }

@@ -16,7 +16,7 @@ use super::{Catalog, Entry, NO_SHIFT, ShiftPlace, Since, State, Word};
 use crate::model::file_version::Identity;
 use crate::model::offer::Withdrawal;
 use crate::model::path::RelPath;
-use crate::model::shift::{Began, ShiftId};
+use crate::model::shift::{Began, ShiftId, WORD_WAIT};
 
 /// Time stamps of files move with the timer tick: what they say is old by this much at most (HZ=100).
 const TICK_NS: i64 = 10_000_000;
@@ -80,6 +80,14 @@ pub(super) struct Attribution {
     clock: Option<(i64, i64)>,
 }
 
+/// Whose word is taken for when a shift began.
+#[derive(Clone, Copy)]
+enum Trust {
+    Ppu,
+    /// Ours and the PPU's differ: what was closed in between is held.
+    Nobody,
+}
+
 struct Pending {
     place: Place,
     /// `None`: to be made.
@@ -141,7 +149,10 @@ impl Catalog {
                 self.past_has_changed(place, Edge::EVER);
             }
             Began::Ago { us } if unknown || self.is_corrected(place, us) => {
-                self.began_in_the_past(now, place, us);
+                self.began_in_the_past(now, place, us, Trust::Ppu);
+            }
+            Began::Ago { us } if self.is_contradicted(now, place, us) => {
+                self.began_in_the_past(now, place, us, Trust::Nobody);
             }
             _ => {}
         }
@@ -330,17 +341,31 @@ impl Catalog {
         worded.filter(|(worded, _)| *worded >= id).map(|(_, at)| *at).next()
     }
 
+    /// A new session's PPU has it that a shift began long before we heard of it: its word to the last session, that this was too late, did
+    /// not come here. Or it was restarted meanwhile, and its clock was set.
+    fn is_contradicted(&self, now: Moment, place: Place, ago_us: u64) -> bool {
+        let Some(known) = self.timeline.beginning(place) else { return false };
+        let (latest, known_us) = match known.us.0 {
+            i64::MIN => ((now.file_ns / 1000).saturating_sub_unsigned(ago_us), known.ns.0 / 1000),
+            earliest => (self.us(now.at).saturating_sub_unsigned(ago_us), earliest),
+        };
+        self.worded_at(place).is_none() && latest < known_us.saturating_sub(WORD_WAIT.as_micros() as i64)
+    }
+
     /// A shift began that long before the PPU said so, which was after it had heard from us last, or our word on it, and before now.
-    fn began_in_the_past(&mut self, now: Moment, place: Place, ago_us: u64) {
+    fn began_in_the_past(&mut self, now: Moment, place: Place, ago_us: u64, trust: Trust) {
         let now_us = self.us(now.at);
         let heard = self.session.as_ref().map_or(now_us, |session| session.heard);
         let heard = self.worded_at(place).unwrap_or(heard).min(now_us);
-        let us = (heard.saturating_sub_unsigned(ago_us), now_us.saturating_sub_unsigned(ago_us));
+        let mut us = (heard.saturating_sub_unsigned(ago_us), now_us.saturating_sub_unsigned(ago_us));
         let stamp = |us: i64| now.file_ns.saturating_sub(now_us.saturating_sub(us).saturating_mul(1000));
-        let ns = (stamp(us.0).saturating_sub(TICK_NS), stamp(us.1).saturating_add(TICK_NS));
+        let mut ns = (stamp(us.0).saturating_sub(TICK_NS), stamp(us.1).saturating_add(TICK_NS));
         // It had begun by its mark.
-        let known = self.timeline.beginning(place).map_or((us.1, ns.1), |known| (known.us.1, known.ns.1));
-        let (us, ns) = ((us.0, us.1.min(known.0)), (ns.0, ns.1.min(known.1)));
+        match (self.timeline.beginning(place), trust) {
+            (None, _) => {}
+            (Some(mark), Trust::Ppu) => (us.1, ns.1) = (us.1.min(mark.us.1), ns.1.min(mark.ns.1)),
+            (Some(mark), Trust::Nobody) => (us.1, ns.1) = (us.1.max(mark.us.1), mark.ns.1),
+        }
         let edge = Edge { us, ns };
         let shifts = &self.shifts;
         self.timeline.insert(place, edge, |place| shifts[place as usize].id);

@@ -48,7 +48,6 @@ use self::landings::Transfer;
 pub use self::retry::{Place as RetryPlace, Retried, Selection};
 use self::room::Room;
 use self::shifts::Starting;
-pub use self::shifts::WORD_WAIT;
 use self::tally::Tallies;
 pub use self::tally::Tally;
 use self::timing::Timing;

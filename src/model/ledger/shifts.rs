@@ -5,16 +5,14 @@
 //! detector that is not connected is told when it is, with the shift's age.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::detector::Link;
 use super::{Ledger, Now, Order};
 use crate::model::file_version::DetectorIndex;
 use crate::model::record::Record;
-use crate::model::shift::{Began, Shift, ShiftId};
+use crate::model::shift::{Began, Shift, ShiftId, WORD_WAIT};
 
-/// How long a shift's start waits for the detectors' words (SPEC 2.2).
-pub const WORD_WAIT: Duration = Duration::from_secs(2);
 /// Most shifts that a detector is told of at a session's start; it remembers what it was told before.
 const TOLD_SHIFTS_MAX: usize = 256;
 
