@@ -73,6 +73,12 @@ fn read_at(file: impl AsFd, at: u64, buf: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// The file that has this name now, if any.
+pub(super) fn found(path: &RelPath, open: &dyn Fn(&RelPath) -> io::Result<OwnedFd>) -> Option<Identity> {
+    let stat = FileStat::of(&open(path).ok()?).ok()?;
+    (FileType::from_raw_mode(stat.mode) == FileType::RegularFile).then(|| identity(&stat))
+}
+
 fn identity(stat: &FileStat) -> Identity {
     let FileStat { size, mtime_ns, ctime_ns, ino, .. } = *stat;
     Identity { size, mtime_ns, ino, ctime_ns }

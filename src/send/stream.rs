@@ -10,7 +10,7 @@ use ppu_uring::{Done, Driver, Entry, Fd, FileHasher, Limits, Link, Op, Pipe, soc
 
 use super::jobs::{Jobs, Next};
 use super::settle::Settling;
-use super::source::Source;
+use super::source::{self, Source};
 use super::spliced::{Payload, Splicing, hash_of};
 use super::staged::{Batch, STAGED_FILE_MAX};
 use crate::model::file_version::Hash;
@@ -241,7 +241,13 @@ impl Stream<'_> {
         Ok(())
     }
 
-    fn tell(&mut self, job: &SendJob, outcome: SendOutcome) {
+    fn tell(&mut self, job: &SendJob, mut outcome: SendOutcome) {
+        if let SendOutcome::Changed { identity: nowhere @ None }
+        | SendOutcome::Declined { why: Decline::Changed, identity: nowhere @ None } = &mut outcome
+        {
+            // It was deleted, or another file was renamed over it: then it is not lost.
+            *nowhere = source::found(&job.path, self.open);
+        }
         self.note(SendReport { transfer: job.transfer, outcome });
     }
 

@@ -8,13 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::pair::*;
+use ppu_uringd::model::file_version::Identity;
 use ppu_uringd::model::send::{SendJob, SendOutcome};
 
 const ROUNDS: u64 = 4;
 
 /// Lets `change` loose on the file from the moment its payload begins to travel; every round must end with a verdict, and only
-/// `whole` versions may be published.
-fn check(size: usize, whole: impl Fn(&Path) -> Vec<Vec<u8>>, change: impl Fn(&Path) + Send + Sync + 'static) {
+/// `whole` versions may be published. What the streams found under the name afterwards.
+fn check(
+    size: usize,
+    whole: impl Fn(&Path) -> Vec<Vec<u8>>,
+    change: impl Fn(&Path) + Send + Sync + 'static,
+) -> Vec<Option<Identity>> {
+    let mut found = Vec::new();
     let change = Arc::new(change);
     let changed = Arc::new(AtomicUsize::new(0));
     for round in 0..ROUNDS {
@@ -49,7 +55,11 @@ fn check(size: usize, whole: impl Fn(&Path) -> Vec<Vec<u8>>, change: impl Fn(&Pa
             );
             match (&outcome.sent[&jobs[0].transfer], &outcome.landed[&jobs[0].transfer]) {
                 (SendOutcome::Sent { .. }, _) => {}
-                (SendOutcome::Changed { .. } | SendOutcome::Failed(_), Err(_)) => {
+                (SendOutcome::Changed { identity }, Err(_)) => {
+                    found.push(*identity);
+                    changes.fetch_add(1, Ordering::Relaxed);
+                }
+                (SendOutcome::Failed(_), Err(_)) => {
                     changes.fetch_add(1, Ordering::Relaxed);
                 }
                 other => panic!("{other:?}"),
@@ -60,6 +70,7 @@ fn check(size: usize, whole: impl Fn(&Path) -> Vec<Vec<u8>>, change: impl Fn(&Pa
         }
     }
     assert!(changed.load(Ordering::Relaxed) > 0, "no change was ever seen: this test tests nothing");
+    found
 }
 
 const MIB_AND_MORE: usize = 1_200_000;
@@ -107,6 +118,17 @@ fn unlinked_or_replaced() {
         std::fs::remove_file(path).unwrap();
         std::fs::write(path, content(1000, 5)).unwrap();
     });
+}
+
+/// The catalog must not take it for lost.
+#[test]
+fn renamed_over() {
+    let found = check(LARGE, original, |path| {
+        let other = path.with_file_name("other");
+        std::fs::write(&other, content(1000, 5)).unwrap();
+        std::fs::rename(other, path).unwrap();
+    });
+    assert!(found.iter().all(|found| found.is_some_and(|found| found.size == 1000)), "{found:?}");
 }
 
 #[test]

@@ -465,7 +465,12 @@ impl Machine {
             let settled = self.is_settled(clock, &identity);
             (Some((identity, content)), SendOutcome::Sent { identity, settled })
         } else {
-            (None, SendOutcome::Changed { identity: named.then(|| self.identity(ino)) })
+            let has_name = if named {
+                Some(&ino)
+            } else {
+                self.names.iter().find(|(name, _)| path(**name) == job.path).map(|(_, ino)| ino)
+            };
+            (None, SendOutcome::Changed { identity: has_name.map(|ino| self.identity(*ino)) })
         };
         if let Some(link) = &mut self.link {
             link.data.push_back((job.transfer, sent));

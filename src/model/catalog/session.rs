@@ -371,9 +371,15 @@ impl Catalog {
                 self.files[slot].state = State::Open;
             }
             (Since::Nothing, Unsent::Changed(Some(identity))) => {
-                // Nobody closed it: the same version still, or the next one, whose close is not told yet and may be another shift's.
-                self.withdraw(slot, Withdrawal::Reopened);
-                if !same_content(&self.files[slot].identity, &identity) {
+                let before = self.files[slot].identity;
+                if before.ino == identity.ino {
+                    // Nobody closed it: the same version still, or the next one, whose close is not told yet and may be another shift's.
+                    self.withdraw(slot, Withdrawal::Reopened);
+                } else {
+                    self.withdraw(slot, Withdrawal::Replaced);
+                    self.files[slot].produced = false;
+                }
+                if !same_content(&before, &identity) {
                     let path = self.files[slot].path.clone();
                     let whose = self.whose_change(&path, &identity);
                     let at = self.us(now);

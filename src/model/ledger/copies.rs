@@ -41,8 +41,8 @@ pub(super) struct Storage {
 
 pub(super) struct Flight {
     superseded: Arc<AtomicBool>,
-    /// A newer version of the same path: copied when this one is down.
-    next: Option<VersionId>,
+    /// Other versions of the same path, each another shift's or newer: looked at when this one is down.
+    next: Vec<VersionId>,
     remote: bool,
 }
 
@@ -128,7 +128,7 @@ impl Ledger {
 
     fn take_off(&mut self, id: VersionId, storage: StorageIndex, sources: Vec<Source>, out: &mut Vec<Order>) {
         if let Some(flying) = self.flying_on_same_path(id, storage) {
-            flying.next = Some(id);
+            flying.next.push(id);
             return;
         }
         let Some(version) = self.versions.get(id) else { return };
@@ -152,7 +152,7 @@ impl Ledger {
             superseded: Arc::clone(&superseded),
         };
         let state = &mut self.storages[storage.index()];
-        state.flying.insert(id, Flight { superseded, next: None, remote });
+        state.flying.insert(id, Flight { superseded, next: Vec::new(), remote });
         state.remote_flying += usize::from(remote);
         self.set_copy(id, storage, CopyState::Flying);
         out.push(Order::Copy { storage, job });
@@ -174,9 +174,7 @@ impl Ledger {
         let state = &mut self.storages[storage.index()];
         let Some(flight) = state.flying.remove(&id) else { return };
         state.remote_flying -= usize::from(flight.remote);
-        if let Some(next) = flight.next {
-            state.ready.insert(next);
-        }
+        state.ready.extend(flight.next);
         if let Some(name) = set_aside {
             self.tell_set_aside(id, storage, &name, out);
         }

@@ -393,14 +393,21 @@ fn busy_after_the_close_was_seen_is_offered_at_once() {
 
 #[test]
 fn a_file_that_changes_while_it_is_sent_is_offered_as_it_is_now() {
-    let mut rig = Rig::new();
-    rig.closed("a", 1);
-    let offer = rig.offer().offer;
-    let (transfer, _) = rig.want(offer);
-    rig.report(transfer, SendOutcome::Changed { identity: Some(identity(2)) });
-    let words = rig.words();
-    assert_eq!(words[0], Word::Withdrawn(offer, Withdrawal::Reopened));
-    assert!(matches!(&words[1], Word::Offer(files) if files[0].identity == identity(2)));
+    let rewritten = Identity { ino: identity(1).ino, ..identity(2) };
+    // Another file was renamed over it: then the first is no more.
+    for (now, why) in [(rewritten, Withdrawal::Reopened), (identity(2), Withdrawal::Replaced)] {
+        let mut rig = Rig::new();
+        rig.closed("a", 1);
+        let offer = rig.offer().offer;
+        let (transfer, _) = rig.want(offer);
+        rig.report(transfer, SendOutcome::Changed { identity: Some(now) });
+        let words = rig.words();
+        assert_eq!(words[0], Word::Withdrawn(offer, why));
+        assert!(matches!(&words[1], Word::Offer(files) if files[0].identity == now));
+        // Its close is told at last.
+        rig.event(Event::Closed { path: path("a"), identity: now, at: rig.now });
+        assert_eq!(rig.words(), []);
+    }
 }
 
 #[test]

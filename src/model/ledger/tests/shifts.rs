@@ -36,7 +36,8 @@ impl Alone {
         let id = self.ledger.next_shift_id(self.now);
         let places = self.ledger.current_shift().places.clone();
         let mut out = Vec::new();
-        self.ledger.start_shift(Shift::new(id, 600, 600, "$UID", places).unwrap(), &mut out).unwrap();
+        let user = 599 + self.ledger.all_shifts().count() as u32;
+        self.ledger.start_shift(Shift::new(id, user, user, "$UID", places).unwrap(), &mut out).unwrap();
         let [Order::Record { sequence, record: Record::Shift(_) }] = out[..] else { panic!("{out:?}") };
         (id, sequence)
     }
@@ -47,9 +48,13 @@ impl Alone {
     }
 
     fn offer(&mut self, number: u64, shift: ShiftId, ago_ms: u64) -> Vec<Order> {
+        self.offer_of(path(number as u8), number, shift, ago_ms)
+    }
+
+    fn offer_of(&mut self, path: RelPath, number: u64, shift: ShiftId, ago_ms: u64) -> Vec<Order> {
         let file = Offered {
             offer: OfferId(number),
-            path: path(number as u8),
+            path,
             identity: Identity { size: 10, mtime_ns: 1, ino: number, ctime_ns: 1 },
             shift,
             closed_us_ago: ago_ms * 1000,
@@ -165,4 +170,48 @@ fn what_no_shift_covers_is_not_asked_for_and_told() {
         _ => None,
     });
     assert!(said.unwrap().contains("touch it"));
+}
+
+/// The first of them flies still, and the others are waiting for that.
+#[test]
+fn the_same_path_of_every_shift_is_copied_to_a_slow_storage() {
+    const SLOW: StorageIndex = StorageIndex(1);
+    let mut alone = Alone::new();
+    let mut shift = ShiftId(1);
+    let mut flying = Vec::new();
+    for number in 1..=3 {
+        let orders = alone.offer_of(path(1), number, shift, 0);
+        for order in orders {
+            let Order::Want { wants, .. } = order else { continue };
+            let (wanted, job) = &wants[0];
+            let outcome = Ok(Landed {
+                identity: job.offered,
+                mode: 0o644,
+                settled: true,
+                hash: Hash::of(&number.to_le_bytes()),
+                local: Local { ino: number, ctime_ns: 1 },
+                visible: alone.now.at,
+            });
+            let report = LandReport { transfer: wanted.transfer, outcome };
+            flying.extend(copies_to(SLOW, alone.tell(Fact::Landing(report))));
+        }
+        (shift, _) = alone.start();
+        alone.tell(Fact::ShiftWord { detector: DETECTOR, shift });
+    }
+    let mut stored = Vec::new();
+    while let Some(version) = flying.pop() {
+        stored.push(version);
+        let outcome = CopyOutcome::Stored;
+        let report = CopyReport { version, storage: SLOW, outcome, file: None, set_aside: None };
+        flying.extend(copies_to(SLOW, alone.tell(Fact::Copying(report))));
+    }
+    assert_eq!(stored, [VersionId(1), VersionId(2), VersionId(3)]);
+}
+
+fn copies_to(slow: StorageIndex, orders: Vec<Order>) -> Vec<VersionId> {
+    let copy = |order| match order {
+        Order::Copy { storage, job } if storage == slow => Some(job.version),
+        _ => None,
+    };
+    orders.into_iter().filter_map(copy).collect()
 }
