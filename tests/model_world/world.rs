@@ -56,7 +56,10 @@ impl World {
             400..540 => self.hear(detector),
             540..590 => self.detectors[detector].start_send(&self.clock),
             590..640 => self.detectors[detector].end_send(&self.clock),
-            640..690 => self.land(detector),
+            640..690 => {
+                let well = !self.random.one_in(12);
+                self.land(detector, well);
+            }
             690..810 => self.copy(),
             810..860 => self.commit(),
             860..880 => self.detectors[detector].save(),
@@ -146,10 +149,10 @@ impl World {
         self.detectors[detector].hear(random, clock, truth);
     }
 
-    fn land(&mut self, detector: usize) {
+    /// `well`: what arrives is what was sent.
+    fn land(&mut self, detector: usize, well: bool) {
         let machine = &mut self.detectors[detector];
         let Some(sent) = machine.link.as_mut().and_then(|link| link.data.pop_front()) else { return };
-        let well = !self.random.one_in(12);
         let settled = |identity: &_| machine.is_settled(&self.clock, identity);
         let named = sent.1.map(|(_, content)| machine.named(content)).unwrap_or_default();
         self.ppu.land(machine.index, sent, settled, well.then_some(&named), &mut self.truth);
@@ -197,7 +200,8 @@ impl World {
     /// Landing threads take what has arrived, and report, before the link counts as down.
     fn cut(&mut self, detector: usize) {
         for _ in 0..self.random.below(4) {
-            self.land(detector);
+            let well = !self.random.one_in(12);
+            self.land(detector, well);
         }
         if let Some(link) = &mut self.detectors[detector].link {
             let (session, reason) = (link.session, "cable".to_owned());
@@ -316,7 +320,7 @@ impl World {
                     self.hear(detector);
                     self.detectors[detector].start_send(&self.clock);
                     self.detectors[detector].end_send(&self.clock);
-                    self.land(detector);
+                    self.land(detector, true);
                     self.release(detector);
                     self.detectors[detector].release_report(&self.clock);
                     self.clock.pass(Duration::from_micros(10));

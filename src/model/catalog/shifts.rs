@@ -397,10 +397,15 @@ impl Catalog {
             return self.whose_change(&path, &identity);
         }
         let id_of = |shift: Place| self.shifts.get(shift as usize).map(|shift| shift.id);
-        if id_of(shift) == Some(ShiftId::UNKNOWN) || (shift != NO_SHIFT && id_of(shift) >= id_of(place)) {
+        let is_held = id_of(shift) == Some(ShiftId::UNKNOWN);
+        if !is_held && shift != NO_SHIFT && id_of(shift) >= id_of(place) {
             return shift;
         }
-        if edge == Edge::EVER {
+        if is_held {
+            // One that takes the file may have come to those that it may belong to.
+            let may_be = closed_us >= edge.us.0;
+            if may_be { self.unsure(self.either(&path, shift, place)) } else { shift }
+        } else if edge == Edge::EVER {
             place
         } else if closed_us < edge.us.0 {
             shift

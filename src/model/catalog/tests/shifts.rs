@@ -484,6 +484,41 @@ fn a_clock_that_is_set_back_gives_nothing_to_another_shift() {
     assert_eq!(catalog.shifts[place as usize].id, ShiftId::UNKNOWN, "also after a restart");
 }
 
+/// Both earlier shifts take another part of the ramdisk; the third one takes all of it.
+#[test]
+fn what_is_held_is_heard_of_once_a_shift_that_takes_it_may_have_it() {
+    let mut world = World::new();
+    world.connect([10, 10]);
+    world.watch();
+    world.hear();
+    world.close(1);
+    world.watch();
+    world.connected = false;
+    let source = || Some(path("elsewhere"));
+    let began = |world: &mut World, shift, source, us, more| {
+        let announced = Announced { shift: ShiftId(shift), source, began: Began::Ago { us }, more };
+        let moment = world.moment();
+        world.catalog.shift_began(moment, announced);
+    };
+    let now = world.now();
+    world.catalog.session_begins(now);
+    // Long under way: it may be any of them.
+    world.pass(3_000_000);
+    began(&mut world, 2, source(), 20_000, true);
+    began(&mut world, 3, source(), 15_000, true);
+    began(&mut world, 4, None, 10_000, false);
+    world.tend();
+    while !world.queue.is_empty() {
+        world.watch();
+    }
+    let now = world.now();
+    let words: Vec<Word> = std::iter::from_fn(|| world.catalog.next_word(now)).collect();
+    let offered = words.iter().any(|word| {
+        matches!(word, Word::Offer(files) if files[0].path == path("1") && files[0].shift == ShiftId::UNKNOWN)
+    });
+    assert!(offered, "{words:?}");
+}
+
 /// The older shift takes a part of the ramdisk, the newer one all of it: what neither can be told of is held, not left out.
 #[test]
 fn what_only_one_of_the_shifts_takes_is_held_where_nobody_can_tell() {
