@@ -6,6 +6,7 @@ use ppu_uringd::serve::control::{Request, Response, query};
 
 use super::Failure;
 use super::control::Control;
+use super::output;
 
 /// Pause half of the work: `fetch` or `store`
 ///
@@ -77,13 +78,13 @@ fn run(args: &Switch, request: impl FnOnce(Half) -> Request) -> Result<(), Failu
         other => return Err(Failure::Failed(format!("the daemon answered something else: {other:?}"))),
     };
     if !switched.kept {
-        eprintln!(
-            "ppu-uringd: WARNING: it is so from now on, but the journal has not taken it yet: a restart might forget it. See `ppu-uringd status`"
+        output::note(
+            "ppu-uringd: WARNING: it is so from now on, but the journal has not taken it yet: a restart might forget it. See `ppu-uringd status`",
         );
     }
     match args.json {
-        true => super::print(&(serde_json::to_string(&switched).map_err(Failure::failed)? + "\n")),
-        false => super::print(&(text(&switched, &TimeZone::system()) + "\n")),
+        true => output::object(&switched),
+        false => output::line(&text(&switched, &TimeZone::system())),
     }
 }
 

@@ -13,7 +13,8 @@ use ppu_uringd::serve::control::{Request, Response, query};
 use ppu_uringd::wire::handshake::SOFTWARE;
 
 use super::control::Control;
-use super::{Failure, print};
+use super::Failure;
+use super::output::print;
 
 /// Show how the PPU's daemon is: what is wrong, detectors, storages, shifts
 ///
