@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use super::Failure;
 use super::check_finding::{CheckFinding, Level};
-use super::output;
 use super::machine::{Mount, free_bytes, is_mount_point, nearest_existing};
+use super::output;
 
 /// A shorter key can be guessed.
 const KEY_MIN_BYTES: u64 = 16;

@@ -1,5 +1,9 @@
 //! The command line: what there is to say, and what the exit code means.
-#![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic where nobody reads any more: `output` does not")]
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic where nobody reads any more: `output` does not"
+)]
 
 mod add;
 mod check_finding;

@@ -12,8 +12,8 @@ use ppu_uringd::model::status::StatusReport;
 use ppu_uringd::serve::control::{Request, Response, query};
 use ppu_uringd::wire::handshake::SOFTWARE;
 
-use super::control::Control;
 use super::Failure;
+use super::control::Control;
 use super::output::print;
 
 /// Show how the PPU's daemon is: what is wrong, detectors, storages, shifts

@@ -10,7 +10,7 @@ use crate::model::attention::problems;
 use crate::model::history::{History, Sample};
 use crate::model::host::Advice;
 use crate::model::ledger::{Ledger, Now};
-use crate::model::status::{Daemon, Fill, FillOf, StatusReport, Told};
+use crate::model::status::{Daemon, Fill, FillOf, StatusReport, Told, forget};
 
 /// See the module.
 pub struct Lookout {
@@ -21,6 +21,8 @@ pub struct Lookout {
     /// Kind and target of each storage.
     storages: Vec<(&'static str, String)>,
     advice: Vec<Advice>,
+    /// Shifts that the status remembers.
+    shifts: usize,
     /// Fills in what the keepers know, room on storages for instance.
     keepers: Box<dyn Fn(&mut StatusReport) + Send>,
     /// An old report, for the keepers to fill in: a new one takes its time where a great backlog has to be added up.
@@ -51,6 +53,7 @@ impl Lookout {
             ramdisk: config.ramdisk.display().to_string(),
             storages: storages.collect(),
             advice,
+            shifts: config.history_max_entries as usize,
             keepers,
             outline: None,
             history: History::default(),
@@ -77,6 +80,7 @@ impl Lookout {
     /// How things are.
     pub(super) fn report(&self, ledger: &Ledger, now: Now, messages: Vec<Told>) -> StatusReport {
         let mut report = ledger.report(now);
+        forget(&mut report.shifts, self.shifts);
         report.daemon = Daemon {
             software: crate::wire::handshake::SOFTWARE.to_owned(),
             pid: std::process::id(),

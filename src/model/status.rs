@@ -390,10 +390,40 @@ impl StatusReport {
     }
 }
 
+/// Leaves out what is older than the newest `most`, but for shifts in which something is still to be done.
+pub fn forget(shifts: &mut Vec<Shift>, most: usize) {
+    let old = shifts.len().saturating_sub(most);
+    let is_open = |copies: &Copies| copies.counts.pending > 0 || copies.counts.failed > 0;
+    let mut seen = 0;
+    shifts.retain(|shift| {
+        seen += 1;
+        seen > old || shift.storages.iter().any(is_open)
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::message::Code;
+
+    #[test]
+    fn old_shifts_are_forgotten_when_nothing_is_to_be_done_in_them() {
+        let shift = |id, pending, failed| {
+            let tally = Tally { pending, failed, stored: 3, lost: 1, superseded: 1 };
+            let copies = Copies { storage: "internal".to_owned(), counts: tally.into() };
+            Shift { start_ms: ShiftId(id), uid: 1, gid: 1, storages: vec![copies] }
+        };
+        let left = |most| {
+            let mut shifts =
+                vec![shift(1, 0, 0), shift(2, 1, 0), shift(3, 0, 1), shift(4, 0, 0), shift(5, 0, 0)];
+            forget(&mut shifts, most);
+            shifts.iter().map(|shift| shift.start_ms.0).collect::<Vec<_>>()
+        };
+        assert_eq!(left(9), [1, 2, 3, 4, 5]);
+        assert_eq!(left(5), [1, 2, 3, 4, 5]);
+        assert_eq!(left(4), [2, 3, 4, 5]);
+        assert_eq!(left(1), [2, 3, 5]);
+    }
 
     #[test]
     fn json_keys_are_what_scripts_read() {
