@@ -259,7 +259,7 @@ fn only_what_was_selected() {
         json!({"v": 1, "want": "stored", "storage": "internal", "detector": "1", "shift_ms": shift}),
     );
     for n in 0..4 {
-        write(rig.source(n % 2), format!("f{n}"), &content(n, 100));
+        write(rig.source(n % 2), format!("f{n}"), &content(n as u64, 100));
     }
     let names = |consumer: &mut Consumer, kind: &str, count: usize| -> BTreeSet<String> {
         let path = |_| PathBuf::from(consumer.next(kind)["path"].as_str().unwrap());

@@ -33,8 +33,9 @@ fn names(rig: &Rig) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let mut directories: Vec<PathBuf> = roots.map(Path::to_owned).into();
     while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(&directory).unwrap().flatten() {
-            if entry.file_type().unwrap().is_dir() {
+        // What the measurement has just removed is gone.
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 directories.push(entry.path());
             }
             found.insert(entry.path());

@@ -40,7 +40,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 ///   ppu-uringd add --wait /ramdisk/./1mf/500_500/process/XDS.INP
 ///
 /// Exit codes: 0 = taken (with --wait: stored everywhere); 1 = at least one was not,
-/// the reason is on standard error; 2 = wrong usage.
+/// the reason is on standard error; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {

@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 ///   ppu-uringd messages --follow --code COPY_ERROR --code DATA_LOST
 ///   ppu-uringd messages --json --since 4017 | jq -r .short
 ///
-/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage.
+/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {

@@ -42,8 +42,8 @@ use output::note;
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Exit codes: 0 = done; 1 = failed, the reason is on standard error; 2 = wrong
-usage or configuration, nothing was begun. Standard output has the result, standard error
-what went wrong. For scripts, most commands have --json: docs/command-line.md.
+usage or configuration, nothing was begun. For scripts, every command that tells
+something has --json.
 
 Start here: `ppu-uringd demo` shows all of it on this machine, without root and
 without configuration. Each command explains itself: `ppu-uringd COMMAND --help`.")]

@@ -24,7 +24,7 @@ use super::output;
 ///   ppu-uringd pause store
 ///
 /// Exit codes: 0 = it is paused (also if it was already); 1 = the daemon did not answer
-/// or refuses; 2 = wrong usage.
+/// or refuses; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct PauseArgs {
@@ -41,7 +41,7 @@ pub(super) struct PauseArgs {
 ///   ppu-uringd resume store
 ///
 /// Exit codes: 0 = it works (also if it was not paused); 1 = the daemon did not answer
-/// or refuses; 2 = wrong usage.
+/// or refuses; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ResumeArgs {

@@ -23,7 +23,7 @@ use super::output;
 ///   ppu-uringd retry run7/a_001.cbf
 ///
 /// Exit codes: 0 = queued, or nothing had failed; 1 = the daemon did not answer, or
-/// does not know what was named; 2 = the configuration file is wrong.
+/// does not know what was named; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {

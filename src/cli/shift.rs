@@ -37,7 +37,7 @@ pub(super) enum Command {
 ///   ppu-uringd shift start -u 502 -d 1MF:/run7:/ramdisk/./1mf -d 2MF:/:/ramdisk/./2mf
 ///
 /// Exit codes: 0 = the shift has begun (also if a detector did not answer yet: it is
-/// named); 1 = it has not; 2 = wrong usage.
+/// named); 1 = it has not; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct StartArgs {
@@ -60,7 +60,7 @@ pub(super) struct StartArgs {
 
 /// Show the current shift, and which detectors know of it
 ///
-/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage.
+/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ShowArgs {
@@ -74,7 +74,7 @@ pub(super) struct ShowArgs {
 
 /// List the last shifts, oldest first; `*` marks the current one
 ///
-/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage.
+/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ListArgs {

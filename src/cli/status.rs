@@ -33,7 +33,7 @@ use super::output::print;
 /// Colours only on a terminal, and not where NO_COLOR is set.
 ///
 /// Exit codes: 0 = the daemon answered (also if something is wrong); 1 = it did
-/// not; 2 = wrong usage, or the configuration file is wrong.
+/// not; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {

@@ -23,7 +23,7 @@ use super::output;
 ///   ppu-uringd verify --json
 ///
 /// Exit codes: 0 = everything is as it was stored; 1 = something is not, or not
-/// everything could be read; 2 = the configuration file is wrong.
+/// everything could be read; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
