@@ -22,7 +22,7 @@ from . import _table
 def process(image: ppu_uringd.FileEvent, command: Optional[str]) -> None:
     """One image. It is complete, and nobody will change it; it may have been evicted or purged since, if this program was away."""
     if command is None:
-        print(image.time.astimezone().strftime("%H:%M:%S"), image.path, image.size, image.hash, flush=True)
+        print(image.number, image.path, image.size, image.hash, flush=True)
         return
     try:
         # A list, not a line for a shell: a name may have any byte.
