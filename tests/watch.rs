@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -85,6 +85,34 @@ fn a_signal_gives_the_terminal_back() {
     terminal.press("\u{3}");
     assert!(terminal.wait().success(), "Ctrl-C is as good as q");
     wait_until("the terminal is as it was", || terminal.is_restored());
+}
+
+#[test]
+fn it_ends_with_its_window() {
+    if !is_root("it_ends_with_its_window") {
+        return;
+    }
+    let rig = rig();
+    let command = format!("exec {BINARY} status --watch --control {}", control(&rig));
+    let mut window = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .env("TERM", "xterm-256color")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut shown, mut bytes) = (Vec::new(), [0; 65536]);
+    let screen = window.stdout.as_mut().unwrap();
+    while !shown.windows(9).any(|part| part == b"All well.") {
+        let count = screen.read(&mut bytes).unwrap();
+        assert_ne!(count, 0, "{}", String::from_utf8_lossy(&shown));
+        shown.extend(&bytes[..count]);
+    }
+    let children = format!("/proc/{0}/task/{0}/children", window.id());
+    let inside = std::fs::read_to_string(children).unwrap().trim().to_owned();
+    window.kill().unwrap();
+    window.wait().unwrap();
+    wait_until("it has ended, too", || !std::path::Path::new(&format!("/proc/{inside}/exe")).exists());
 }
 
 #[test]

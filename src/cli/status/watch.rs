@@ -6,11 +6,13 @@ mod source;
 mod tests;
 
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -64,7 +66,10 @@ fn watch(
             let view = source.view();
             terminal.draw(|frame| screen::draw(frame, &view, colour, &jiff::tz::TimeZone::system()))?;
         }
-        if !event::poll(LOOK)? {
+        if is_closed_within(LOOK) {
+            return Ok(());
+        }
+        if !event::poll(Duration::ZERO)? {
             continue;
         }
         match event::read()? {
@@ -80,4 +85,16 @@ fn watch(
         }
     }
     Ok(())
+}
+
+/// Waits for a key, at most that long. True: the terminal is no more (its window was closed). crossterm does not see that: it would read the
+/// end of it again and again, and never come back.
+fn is_closed_within(wait: Duration) -> bool {
+    let stdin = io::stdin();
+    let mut terminal = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
+    let closed = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    // A signal ends the wait, too.
+    poll(&mut terminal, wait).is_ok_and(|ready| ready > 0)
+        && terminal[0].revents().is_some_and(|seen| seen.intersects(closed))
 }

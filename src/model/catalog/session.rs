@@ -25,6 +25,8 @@ pub(super) struct Session {
     pub(super) manifest: Manifest,
     /// When the PPU had not yet spoken (µs): what it says now it says after that.
     pub(super) heard: i64,
+    /// Its first row of shifts has come to its end. It was said before anything that we may have said meanwhile.
+    pub(super) is_told: bool,
     /// The shifts that it has our word for, the oldest first, and when that was said (µs).
     pub(super) worded: Vec<(ShiftId, i64)>,
 }
@@ -204,7 +206,6 @@ impl Catalog {
                 if session.worded.last().is_none_or(|(last, _)| last < id) {
                     session.worded.push((*id, at));
                 }
-                session.heard = at;
             }
             return Some(word);
         }

@@ -159,6 +159,9 @@ impl Catalog {
         if more {
             return;
         }
+        if let Some(session) = &mut self.session {
+            session.is_told = true;
+        }
         // Begins now; or a PPU that has lost its last shifts goes on with an older one.
         let live = !pending && self.timeline.last().is_none_or(|last| last.place != place);
         let timed = std::mem::take(&mut self.attribution.past_changed);
@@ -334,11 +337,11 @@ impl Catalog {
             .is_some_and(|worded| worded.saturating_sub_unsigned(ago_us) < beginning.saturating_sub(LATE_US))
     }
 
-    /// When our first word was said that tells a shift from those before (µs).
+    /// When our first word was said that tells a shift from those before (µs), if what the PPU says now can be its answer.
     fn worded_at(&self, place: Place) -> Option<i64> {
         let id = self.shifts[place as usize].id;
-        let worded = self.session.iter().flat_map(|session| &session.worded);
-        worded.filter(|(worded, _)| *worded >= id).map(|(_, at)| *at).next()
+        let session = self.session.as_ref().filter(|session| session.is_told)?;
+        session.worded.iter().find(|(worded, _)| *worded >= id).map(|(_, at)| *at)
     }
 
     /// A new session's PPU has it that a shift began long before we heard of it: its word to the last session, that this was too late, did

@@ -484,6 +484,47 @@ fn a_clock_that_is_set_back_gives_nothing_to_another_shift() {
     assert_eq!(catalog.shifts[place as usize].id, ShiftId::UNKNOWN, "also after a restart");
 }
 
+/// The mark of a shift that began before the link broke is passed while the next session's row is on its way.
+#[test]
+fn a_word_that_is_said_before_the_row_has_come_tells_nothing_of_its_age() {
+    let mut world = World::new();
+    world.connect([10, 10]);
+    world.watch();
+    world.hear();
+    world.begun.push(world.ns);
+    world.shifts.push(world.ns);
+    world.began(1, Began::Now, false);
+    let now = world.now();
+    world.catalog.session_begins(now);
+    world.pass(1_000);
+    world.begun.push(world.ns);
+    world.pass(10_000);
+    world.close(1);
+    while !world.queue.is_empty() {
+        world.watch();
+    }
+    world.pass(10_000);
+    let ago =
+        |world: &World, shift: usize| Began::Ago { us: ((world.ns - world.begun[shift]) / 1000) as u64 };
+    let (second, third) = (ago(&world, 1), ago(&world, 2));
+    world.pass(100_000);
+    let now = world.now();
+    assert_eq!(world.catalog.next_word(now), Some(Word::ShiftWord(ShiftId(2))));
+    world.pass(100_000);
+    world.began(1, second, true);
+    world.began(2, third, false);
+    while !world.queue.is_empty() {
+        world.watch();
+    }
+    let now = world.now();
+    let words: Vec<Word> = std::iter::from_fn(|| world.catalog.next_word(now)).collect();
+    let offered = words.iter().find_map(|word| match word {
+        Word::Offer(files) => Some(files[0].shift),
+        _ => None,
+    });
+    assert_eq!(offered, Some(ShiftId::UNKNOWN), "{words:?}");
+}
+
 /// Both earlier shifts take another part of the ramdisk; the third one takes all of it.
 #[test]
 fn what_is_held_is_heard_of_once_a_shift_that_takes_it_may_have_it() {
