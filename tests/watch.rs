@@ -93,7 +93,7 @@ fn it_ends_with_its_window() {
         return;
     }
     let rig = rig();
-    let command = format!("exec {BINARY} status --watch --control {}", control(&rig));
+    let command = format!("stty rows 40 cols 130; exec {BINARY} status --watch --control {}", control(&rig));
     let mut window = Command::new("script")
         .args(["-qec", &command, "/dev/null"])
         .env("TERM", "xterm-256color")

@@ -344,15 +344,22 @@ impl Catalog {
         session.worded.iter().find(|(worded, _)| *worded >= id).map(|(_, at)| *at)
     }
 
-    /// A new session's PPU has it that a shift began long before we heard of it: its word to the last session, that this was too late, did
-    /// not come here. Or it was restarted meanwhile, and its clock was set.
+    /// A new session's PPU has it that a shift began, or may have begun, long before we heard of it: its word to the last session, that this was
+    /// too late, did not come here. Or it was restarted meanwhile, and its clock was set.
     fn is_contradicted(&self, now: Moment, place: Place, ago_us: u64) -> bool {
-        let Some(known) = self.timeline.beginning(place) else { return false };
-        let (latest, known_us) = match known.us.0 {
-            i64::MIN => ((now.file_ns / 1000).saturating_sub_unsigned(ago_us), known.ns.0 / 1000),
-            earliest => (self.us(now.at).saturating_sub_unsigned(ago_us), earliest),
+        let (Some(known), Some(session)) = (self.timeline.beginning(place), &self.session) else {
+            return false;
         };
-        self.worded_at(place).is_none() && latest < known_us.saturating_sub(WORD_WAIT.as_micros() as i64)
+        let earliest = session.heard.saturating_sub_unsigned(ago_us);
+        let (earliest, known_us) = match known.us.0 {
+            // Before this process: there are only the files' time stamps.
+            i64::MIN => {
+                let ahead = (now.file_ns / 1000).saturating_sub(self.us(now.at));
+                (earliest.saturating_add(ahead), known.ns.0 / 1000)
+            }
+            known_us => (earliest, known_us),
+        };
+        self.worded_at(place).is_none() && earliest < known_us.saturating_sub(WORD_WAIT.as_micros() as i64)
     }
 
     /// A shift began that long before the PPU said so, which was after it had heard from us last, or our word on it, and before now.
