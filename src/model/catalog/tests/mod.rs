@@ -378,6 +378,42 @@ fn busy_waits_for_the_close() {
 }
 
 #[test]
+fn a_writer_that_the_kernel_has_not_yet_taken_off_is_no_reason_to_wait_for_another_close() {
+    let mut rig = Rig::new();
+    rig.closed("a", 1);
+    let (mut offers, mut waited) = (vec![rig.offer().offer], Duration::ZERO);
+    while let Some(due) = {
+        let (transfer, _) = rig.want(offers[offers.len() - 1]);
+        rig.decline(transfer, Decline::Busy);
+        assert_eq!(rig.words().len(), 2, "not at once");
+        rig.catalog.next_tick()
+    } {
+        waited += due - rig.now;
+        rig.pass(due - rig.now);
+        let offered = rig.offer();
+        assert_eq!((offered.identity, offered.fresh), (identity(1), true));
+        offers.push(offered.offer);
+    }
+    // Whoever writes for long closes some time; the pauses have grown until then.
+    assert_eq!(offers.len(), 10);
+    assert!(waited > Duration::from_secs(1) && waited < Duration::from_millis(1100), "{waited:?}");
+    rig.pass(Duration::from_secs(60));
+    assert_eq!(rig.words(), []);
+    // The close begins anew, and nothing is left behind when it has landed.
+    rig.closed("a", 2);
+    let (transfer, _) = {
+        let offer = rig.offer().offer;
+        rig.want(offer)
+    };
+    rig.decline(transfer, Decline::Busy);
+    assert!(rig.catalog.next_tick().is_some_and(|due| due - rig.now < Duration::from_millis(3)));
+    rig.gone("a");
+    rig.pass(VANISH_GRACE);
+    rig.pass(VANISH_GRACE);
+    assert_eq!(rig.catalog.next_tick(), None);
+}
+
+#[test]
 fn busy_after_the_close_was_seen_is_offered_at_once() {
     let mut rig = Rig::new();
     rig.closed("a", 1);
