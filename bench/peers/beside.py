@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from arena import FileSet, wait_until, wait_until_visible
-from contenders import PATIENCE_SECONDS
+from contenders import IDLE_SECONDS, PATIENCE_SECONDS
 from live import stream
 
 HZ, SIZE, SECONDS = 500, 100_000, 3
@@ -38,7 +38,8 @@ def session(bench, uringd, sets, results, repetition):
     def landing(trouble, left=lambda: None):
         bench.progress(f"landing beside {trouble} {repetition + 1}/{bench.repetitions}")
         before = left()
-        micros = stream(bench, uringd, HZ, SIZE, SECONDS)
+        micros = stream(bench, uringd, HZ, SIZE, SECONDS, 1)
+        time.sleep(IDLE_SECONDS)
         run = {"micros": micros}
         if before is not None:
             run["left"] = left() - before

@@ -9,6 +9,8 @@ from contenders import IDLE_SECONDS, Lsyncd, Relay
 
 # Images a second.
 RATES = {"100 kB": 500, "2.4 MB": 100, "6.2 MB": 50, "64 MB": 5}
+# Not counted; and how long images stay.
+WARM_SECONDS = 2
 
 
 def measure(bench, names):
@@ -34,29 +36,25 @@ def run(bench, one, hz, size, seconds):
         disk.mount()
     one.start()
     try:
-        # One that only warms up.
-        stream(bench, one, hz, size, 1)
         before = one.cpu()
-        micros = stream(bench, one, hz, size, seconds)
+        micros = stream(bench, one, hz, size, seconds, WARM_SECONDS)
+        time.sleep(IDLE_SECONDS)
         after = one.cpu()
     finally:
         one.stop()
         for disk in disks:
             disk.unmount()
-    gigabytes = len(micros) * size / 1e9
+    gigabytes = hz * (WARM_SECONDS + seconds) * size / 1e9
     return {"micros": micros, "sender_cpu_per_gb": (after[0] - before[0]) / gigabytes, "receiver_cpu_per_gb": (after[1] - before[1]) / gigabytes}
 
 
-def stream(bench, one, hz, size, seconds):
-    """How long each image took, in microseconds. Images are removed from both sides a second later, which keeps memory warm."""
+def stream(bench, one, hz, size, seconds, warm_seconds):
+    """How long each image took, in microseconds, but for those of the first seconds. Images are removed from both sides so long after they
+    were written: so the memory that new ones get is warm."""
     source, target = (os.path.join(root, "live") for root in (bench.arena.watched, bench.arena.target))
-    command = [bench.limits, "live", source, target, str(hz * seconds), str(size), str(hz), str(max(4, hz))]
+    count, warm = hz * (seconds + warm_seconds), hz * warm_seconds
+    command = [bench.limits, "live", source, target, str(count), str(size), str(hz), str(warm)]
     result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    for directory in (source, target):
-        for name in os.listdir(directory):
-            if name.startswith("live_"):
-                os.unlink(os.path.join(directory, name))
-    time.sleep(IDLE_SECONDS)
-    if result["missing"] or len(result["micros"]) != hz * seconds:
-        raise RuntimeError(f"{one.name}: {result['missing']} of {hz * seconds} live files never appeared")
-    return result["micros"]
+    if result["missing"] or len(result["micros"]) != count:
+        raise RuntimeError(f"{one.name}: {result['missing']} of {count} live files never appeared")
+    return result["micros"][warm:]
