@@ -10,6 +10,8 @@ MB = 1_000_000
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # tmpfs counts 20 bytes a name in a directory's size: its length is read without listing it.
 TMPFS_NAME_BYTES = 20
+# An empty one is as long as two.
+TMPFS_EMPTY_NAMES = 2
 POLL_SECONDS = 0.0005
 HUGE_PAGE = 2 << 20
 # So much warm memory is free ahead of a drain: more than anyone has in flight.
@@ -97,12 +99,6 @@ class FileSet:
         if os.path.exists(self.watched):
             os.rename(self.watched, self.home)
 
-    def names_in(self, directory):
-        try:
-            return os.stat(directory).st_size // TMPFS_NAME_BYTES
-        except FileNotFoundError:
-            return 0
-
     def are_last_in(self, directory):
         return all(os.path.exists(os.path.join(directory, self.file(number))) for number in range(max(0, self.count - 2), self.count))
 
@@ -126,7 +122,7 @@ def wait_until_visible(expected, patience, alive=lambda: True):
     while True:
         now, seen = time.monotonic(), 0
         for (files, directory), time_of in zip(expected, times):
-            names = files.count if time_of[1] else files.names_in(directory)
+            names = files.count if time_of[1] else names_in(directory)
             seen += names * files.size
             if names and time_of[0] is None:
                 time_of[0] = now
@@ -141,6 +137,13 @@ def wait_until_visible(expected, patience, alive=lambda: True):
         if now > deadline or not alive():
             raise RuntimeError(f"{seen / total:.0%} of the files in {expected[0][1]} after {patience} s")
         time.sleep(POLL_SECONDS)
+
+
+def names_in(directory):
+    try:
+        return os.stat(directory).st_size // TMPFS_NAME_BYTES - TMPFS_EMPTY_NAMES
+    except FileNotFoundError:
+        return 0
 
 
 def cpu_seconds(pid, children=False):

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 
-from arena import FileSet, cpu_seconds, remove, wait_until_visible
+from arena import FileSet, names_in, remove, wait_until_visible
 from contenders import IDLE_SECONDS, PATIENCE_SECONDS
 
 MANY, FEW, ROUNDS = 1_000_000, 1_000, 20
@@ -56,13 +56,6 @@ def drain(bench, uringd, name, count):
     time.sleep(IDLE_SECONDS)
     after = uringd.cpu()
     return {"files": count, "seconds": seconds, "sender_cpu": after[0] - before[0], "receiver_cpu": after[1] - before[1]}
-
-
-def names_in(directory):
-    try:
-        return os.stat(directory).st_size // 20
-    except FileNotFoundError:
-        return 0
 
 
 def peak_bytes(pid):
