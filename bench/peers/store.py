@@ -133,16 +133,14 @@ def fio_size(files):
 class Disk:
     """An image file that is written in full once, so that every contender overwrites the same blocks."""
 
-    def __init__(self, directory, mountpoint, kind, size):
-        os.makedirs(directory, exist_ok=True)
-        self.image = os.path.join(directory, f"ppu-bench-{os.getpid()}.img")
+    def __init__(self, image, mountpoint, kind, size):
         self.mountpoint, self.kind = mountpoint, kind
         block = b"\0" * (8 << 20)
-        with open(self.image, "wb") as image:
+        with open(image, "wb") as file:
             for _ in range(0, size, len(block)):
-                image.write(block)
-            os.fsync(image.fileno())
-        attach = ["losetup", "--find", "--show", "--direct-io=on", self.image]
+                file.write(block)
+            os.fsync(file.fileno())
+        attach = ["losetup", "--find", "--show", "--direct-io=on", image]
         self.device = subprocess.run(attach, check=True, capture_output=True, text=True).stdout.strip()
 
     def fresh(self):
@@ -163,4 +161,3 @@ class Disk:
     def close(self):
         self.unmount()
         subprocess.run(["losetup", "--detach", self.device], check=True)
-        os.unlink(self.image)
