@@ -55,6 +55,8 @@ pub struct Link {
     pub to_ppu: VecDeque<Word>,
     pub to_detector: VecDeque<ToDetector>,
     pub data: VecDeque<Sent>,
+    /// When the session began.
+    since: i64,
 }
 
 /// A stream at work on a job, and what it has read.
@@ -366,7 +368,7 @@ impl Machine {
         clock.pass(Duration::from_micros(200));
         self.catalog.session_goes_on(clock.at());
         let (to_ppu, to_detector, data) = Default::default();
-        self.link = Some(Link { session, to_ppu, to_detector, data });
+        self.link = Some(Link { session, to_ppu, to_detector, data, since: clock.ns });
     }
 
     /// What was under way is lost.
@@ -423,6 +425,8 @@ impl Machine {
             ToDetector::Fell(offers) => self.catalog.fell(&offers),
             ToDetector::Shift(announced) => {
                 let (shift, began) = (announced.shift, announced.began);
+                let since = self.link.as_ref().map_or(clock.ns, |link| link.since);
+                truth.ages_blurred |= began != Began::Now && clock.ns - since > WORD_WAIT_NS;
                 self.catalog.shift_began(self.moment(clock), announced);
                 let made = !random.one_in(10);
                 truth.marks_failed |= !made;

@@ -9,7 +9,7 @@ use super::Clock;
 use super::detector::DETECTORS;
 
 /// A shift's start has waited so long for a detector's word (SPEC 2.2).
-const WORD_WAIT_NS: i64 = 2_000_000_000;
+pub const WORD_WAIT_NS: i64 = 2_000_000_000;
 /// By that much a detector may have heard of a shift too late without being told again.
 const LATE_NS: i64 = 100_000_000;
 /// Ages are told in milliseconds, and what lies between two time stamps is anybody's.
@@ -23,6 +23,8 @@ pub struct Truth {
     shifts: BTreeMap<ShiftId, Beginning>,
     /// A mark could not be made.
     pub marks_failed: bool,
+    /// A session's row of shifts took so long that the ages in it may contradict a mark.
+    pub ages_blurred: bool,
     /// The newest content that landed under each name of each shift.
     pub landed: BTreeMap<(usize, ShiftId, RelPath), Landed>,
     /// Versions that were closed, and files that were deleted.
@@ -94,6 +96,7 @@ impl Truth {
     /// Every detector heard of every shift as it began, and gave its word in time.
     pub fn is_exact(&self) -> bool {
         !self.marks_failed
+            && !self.ages_blurred
             && self.shifts.values().skip(1).all(|beginning| {
                 let last = beginning.begun.unwrap_or(i64::MAX - WORD_WAIT_NS) + WORD_WAIT_NS;
                 let in_time = |detector: usize| beginning.word[detector].is_some_and(|word| word <= last);

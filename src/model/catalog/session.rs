@@ -280,6 +280,7 @@ impl Catalog {
             entry.state = State::Offered;
             entry.told = false;
             session.offers.insert(entry.offer, slot);
+            tracing::debug!(%path, offer = entry.offer.0, "offered");
             files.push(Offered {
                 offer: entry.offer,
                 path,
@@ -327,7 +328,9 @@ impl Catalog {
         if let Some(session) = &mut self.session {
             session.unanswered -= 1;
         }
+        self.busy.forget(slot);
         let entry = &mut self.files[slot];
+        tracing::debug!(path = %entry.path, offer = entry.offer.0, "landed");
         entry.landed = true;
         let since = std::mem::replace(&mut entry.since, Since::Nothing);
         match (entry.state, since) {
@@ -370,6 +373,8 @@ impl Catalog {
             (Since::Nothing, Unsent::Busy) => {
                 self.withdraw(slot, Withdrawal::Reopened);
                 self.files[slot].state = State::Open;
+                let now_us = self.us(now);
+                self.busy.met(now_us, slot);
             }
             (Since::Nothing, Unsent::Changed(Some(identity))) => {
                 let before = self.files[slot].identity;

@@ -112,6 +112,7 @@ impl Catalog {
     }
 
     pub(super) fn remove(&mut self, slot: Slot) {
+        self.busy.forget(slot);
         self.leave_backlog(slot);
         self.forget_offer(slot);
         self.files.remove(slot);
