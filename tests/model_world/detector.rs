@@ -12,7 +12,7 @@ use ppu_uringd::model::release::{self, Outcome, Safe};
 use ppu_uringd::model::send::{SendJob, SendOutcome, SendReport};
 use ppu_uringd::model::shift::Began;
 
-use super::truth::Truth;
+use super::truth::{Truth, WORD_WAIT_NS};
 use super::{Clock, Random, trace};
 
 pub const DETECTORS: usize = 2;

@@ -202,10 +202,10 @@ impl Catalog {
         let at = self.us(now);
         let session = self.session.as_mut()?;
         if let Some(word) = session.words.pop_front() {
-            if let Word::ShiftWord(id) = &word {
-                if session.worded.last().is_none_or(|(last, _)| last < id) {
-                    session.worded.push((*id, at));
-                }
+            if let Word::ShiftWord(id) = &word
+                && session.worded.last().is_none_or(|(last, _)| last < id)
+            {
+                session.worded.push((*id, at));
             }
             return Some(word);
         }
