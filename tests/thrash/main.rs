@@ -45,7 +45,8 @@ fn keep(rig: &Rig) {
     let sources = (0..DETECTORS).map(|detector| rig.source(detector));
     let all = places.into_iter().chain(sources).chain(rig.others.iter().map(|other| other.path()));
     let listed = Command::new("ls").arg("-lARi").args(["--time-style=full-iso"]).args(all).output();
-    let _ = std::fs::write(PathBuf::from(to).join("listing"), listed.map_or(Vec::new(), |listed| listed.stdout));
+    let _ =
+        std::fs::write(PathBuf::from(to).join("listing"), listed.map_or(Vec::new(), |listed| listed.stdout));
 }
 
 fn say(what: &str) {
