@@ -16,7 +16,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::file_version::{Hash, Identity, OfferId};
 use crate::model::half::{Half, Switched};
-use crate::model::job::{CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed, Source};
+use crate::model::job::{
+    Aside, CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed, Source,
+};
 use crate::model::offer::{Offered, Wanted, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::replica_path::Target;
