@@ -313,6 +313,11 @@ impl Ledger {
         self.versions.insert_with(id, version);
     }
 
+    /// Where images land, for people.
+    pub fn ramdisk(&self) -> &str {
+        &self.settings.ramdisk
+    }
+
     /// A version under a brand's path is what the brand speaks of. It need not be the newest: an earlier shift's lies elsewhere.
     pub fn knows(&self, detector: DetectorIndex, brand: &Brand) -> bool {
         let mut known = self.versions.under(detector, &brand.path);

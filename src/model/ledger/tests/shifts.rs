@@ -74,6 +74,33 @@ fn wanted(orders: &[Order]) -> usize {
     orders.iter().filter(|order| matches!(order, Order::Want { .. })).count()
 }
 
+/// What a detector with a broken program offers beyond what it may is told once a session, and the rest goes on.
+#[test]
+fn more_offers_than_there_may_be_are_told() {
+    use crate::model::offer::OFFER_WINDOW;
+    let mut alone = Alone::new();
+    let file = |number: usize| Offered {
+        offer: OfferId(number as u64),
+        path: RelPath::new(number.to_string().as_bytes()).unwrap(),
+        identity: Identity { size: 10, mtime_ns: 1, ino: number as u64, ctime_ns: 1 },
+        shift: ShiftId(1),
+        closed_us_ago: 0,
+        fresh: true,
+        superseded: 0,
+    };
+    for session in 1..3 {
+        alone.tell(Fact::LinkUp { detector: DETECTOR, session: Session(session) });
+        let files = (0..OFFER_WINDOW + 3).map(file).collect();
+        let orders = alone.tell(Fact::Offered { detector: DETECTOR, files });
+        let too_much = |order: &Order| matches!(order, Order::Tell(message) if message.long.contains("offers more than"));
+        assert_eq!(orders.iter().filter(|order| too_much(order)).count(), 1);
+        assert!(wanted(&orders) > 0);
+        assert_eq!(alone.ledger.detectors[0].offers.len(), OFFER_WINDOW);
+        let reason = "over".to_owned();
+        alone.tell(Fact::LinkDown { detector: DETECTOR, session: Session(session), reason, refused: false });
+    }
+}
+
 #[test]
 fn a_shift_begins_when_the_journal_has_it() {
     let mut alone = Alone::new();
