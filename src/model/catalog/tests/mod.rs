@@ -1,5 +1,6 @@
 //! One rule after the other; `world` tries them all together.
 
+mod found;
 mod manifest;
 mod ppu;
 mod release;
