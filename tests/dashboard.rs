@@ -4,12 +4,10 @@
 mod support;
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 use support::browser::Browser;
-use support::daemon::BINARY;
 use support::oracle::write;
 use support::rig::{Options, Other, Rig, free_port};
 use support::{content, is_root, wait_until};
@@ -128,14 +126,16 @@ fn it_fits_a_phone_and_both_schemes() {
     }
     let (rig, port) = rig();
     write(rig.source(0), "a", b"image");
-    let directory = std::env::var_os("PPU_URINGD_SCREENSHOTS").map(PathBuf::from);
-    if directory.is_some() {
-        // Something to look at.
-        simulate(&rig);
-    }
     let temporary = tempfile::tempdir().unwrap();
-    let directory = directory.unwrap_or_else(|| temporary.path().to_owned());
+    let mut directory = temporary.path().to_owned();
     let mut browser = open(port, 1180, 900);
+    // scripts/screenshots has something to look at.
+    if let (Ok(page), Ok(pictures)) =
+        (std::env::var("PPU_URINGD_PAGE"), std::env::var("PPU_URINGD_SCREENSHOTS"))
+    {
+        directory = pictures.into();
+        browser.open(&page);
+    }
     browser.wait_for("[data-kind=detector] .state", "connected");
     let mut grounds = Vec::new();
     for (width, scheme, name) in [(1180, "light", "light"), (1180, "dark", "dark"), (390, "light", "phone")] {
@@ -180,14 +180,4 @@ fn contrast(browser: &mut Browser, name: &str) {
         })()"#,
     );
     assert_eq!(weak, Value::Array(Vec::new()), "{name}");
-}
-
-fn simulate(rig: &Rig) {
-    let target: &Path = rig.source(0);
-    let mut child = Command::new(BINARY)
-        .args(["simulate", "--force", "--rate", "40", "--count", "1600", "--size", "100kB", "--target"])
-        .arg(target)
-        .spawn()
-        .unwrap();
-    assert!(child.wait().unwrap().success());
 }

@@ -45,7 +45,8 @@ fn run(rig: &Rig, name: &str, arguments: &[&str], code: i32) -> String {
 fn shifts(rig: &Rig) -> Vec<ShiftReport> {
     let mut command = Command::new(BINARY);
     command.args(["shift", "list", "--json", "--config"]).arg(rig.ppu_config());
-    serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
+    let answer: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    serde_json::from_value(answer["shifts"].clone()).unwrap()
 }
 
 #[test]

@@ -18,13 +18,23 @@ use ppu_uringd::model::file_version::Hash;
 use serde_json::{Value, json};
 use support::daemon::BINARY;
 use support::oracle::write;
-use support::rig::{GID, Options, Rig, UID, free_port};
+use support::rig::{GID, Options, Other, Rig, UID, free_port};
 use support::{content, is_root, wait_until};
 
 struct Consumer(BufReader<TcpStream>);
 
 impl Consumer {
     fn subscribe(rig: &Rig, want: &str, since: Option<u64>) -> Self {
+        let request = match since {
+            Some(since) => json!({"v": 1, "want": want, "since": since}),
+            None => json!({"v": 1, "want": want}),
+        };
+        let mut consumer = Self::ask(rig, &request);
+        assert!(consumer.line()["subscribed"]["last"].is_u64());
+        consumer
+    }
+
+    fn ask(rig: &Rig, request: &Value) -> Self {
         let port = rig.options.message_port.unwrap();
         let mut stream = None;
         wait_until("the port is open", || {
@@ -33,14 +43,8 @@ impl Consumer {
         });
         let mut stream = stream.unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let request = match since {
-            Some(since) => json!({"v": 1, "want": want, "since": since}),
-            None => json!({"v": 1, "want": want}),
-        };
         stream.write_all(format!("{request}\n").as_bytes()).unwrap();
-        let mut consumer = Self(BufReader::new(stream));
-        assert!(consumer.line()["subscribed"]["last"].is_u64());
-        consumer
+        Self(BufReader::new(stream))
     }
 
     fn line(&mut self) -> Value {
@@ -223,6 +227,58 @@ fn more_than_the_memory_holds_comes_from_the_journal_without_a_seam() {
     let mut again = Consumer::subscribe(&rig, "visible", Some(first - 1));
     for _ in 0..FILES {
         assert!(paths.remove(again.next("visible")["path"].as_str().unwrap()));
+    }
+    // Who has selected what does not happen hears how far that is.
+    let request = json!({"v": 1, "want": "visible", "since": first - 1, "shift_ms": 1});
+    let mut nothing = Consumer::ask(&rig, &request);
+    assert!(nothing.line()["subscribed"].is_object());
+    let mut passed = first;
+    for _ in 0..FILES / 2000 {
+        let number = nothing.line()["passed"]["number"].as_u64().unwrap();
+        assert!(number > passed && number <= last, "{passed} {number} {last}");
+        passed = number;
+    }
+}
+
+#[test]
+fn only_what_was_selected() {
+    if !is_root("only_what_was_selected") {
+        return;
+    }
+    let other = Other { kind: "external", fs: "tmpfs", megabytes: 64, extra: String::new() };
+    let rig = Rig::start(Options { detectors: 2, others: vec![other], ..options() });
+    let shift = rig.status().unwrap().shifts[0].start_ms.0;
+    let subscribe = |request: Value| {
+        let mut consumer = Consumer::ask(&rig, &request);
+        assert!(consumer.line()["subscribed"].is_object());
+        consumer
+    };
+    let mut of_one = subscribe(json!({"v": 1, "want": "visible", "detector": "1"}));
+    let mut on_one = subscribe(json!({"v": 1, "want": "stored", "storage": "external1"}));
+    let mut of_both = subscribe(
+        json!({"v": 1, "want": "stored", "storage": "internal", "detector": "1", "shift_ms": shift}),
+    );
+    for n in 0..4 {
+        write(rig.source(n % 2), format!("f{n}"), &content(n as u64, 100));
+    }
+    let names = |consumer: &mut Consumer, kind: &str, count: usize| -> BTreeSet<String> {
+        let path = |_| PathBuf::from(consumer.next(kind)["path"].as_str().unwrap());
+        (0..count).map(path).map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    };
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(names(&mut of_one, "visible", 2), set(&["f1", "f3"]));
+    assert_eq!(names(&mut on_one, "stored", 4), set(&["f0", "f1", "f2", "f3"]));
+    assert_eq!(names(&mut of_both, "stored", 2), set(&["f1", "f3"]));
+    for (request, error) in [
+        (json!({"v": 1, "want": "stored", "storage": "nas"}), "there are: internal, external1"),
+        (json!({"v": 1, "want": "visible", "detector": "extra files"}), "there are: 0, 1"),
+        (json!({"v": 1, "want": "visible", "storage": "internal"}), "storage selects what is stored"),
+        (json!({"v": 1, "detector": "1"}), "messages have none"),
+        (json!({"v": 1, "want": "visible", "codes": "all"}), "events have none"),
+        (json!({"v": 1, "want": "visible", "shift_ms": "now"}), "invalid type"),
+    ] {
+        let line = Consumer::ask(&rig, &request).line();
+        assert!(line["error"].as_str().unwrap().contains(error), "{request}: {line}");
     }
 }
 

@@ -96,7 +96,7 @@ fn a_table_without_colours_where_nobody_looks_and_json_for_scripts() {
         assert_eq!(
             text.lines().nth(1),
             Some(
-                "ERROR   storage internal unavailable: /data is not a mount point. 3 files pending; resumes by itself"
+                "ERROR   storage internal unavailable: /data is not a mount point. 3 files pending: mount or repair it; resumes by itself"
             )
         );
         let json = status(&["--control", control, "--json"]);

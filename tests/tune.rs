@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 use support::daemon::BINARY;
+use support::documented::has_form;
 use support::is_root;
 use support::rig::{Options, Other, Rig};
 
@@ -31,8 +33,9 @@ fn names(rig: &Rig) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let mut directories: Vec<PathBuf> = roots.map(Path::to_owned).into();
     while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(&directory).unwrap().flatten() {
-            if entry.file_type().unwrap().is_dir() {
+        // What the measurement has just removed is gone.
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 directories.push(entry.path());
             }
             found.insert(entry.path());
@@ -110,12 +113,17 @@ fn what_cannot_be_measured_is_named_and_the_rest_is_measured() {
     }
     let rig = rig();
     rig.others[0].unmount();
-    let output = tune(&rig, &["--seconds", "2", "--size", "20kB"]).output().unwrap();
+    let output = tune(&rig, &["--json", "--seconds", "2", "--size", "20kB"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let (text, progress) =
-        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let progress = String::from_utf8(output.stderr).unwrap();
     assert!(progress.contains("storage optional1: not measured: "), "{progress}");
-    assert!(text.contains("STORAGE internal") && !text.contains("STORAGE optional1"), "{text}");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    has_form("tune", &said);
+    let list = |value: &Value| value.as_array().unwrap().len();
+    assert_eq!((list(&said["storages"]), list(&said["not_measured"])), (1, 1), "{said}");
+    assert_eq!((&said["storages"][0]["id"], list(&said["storages"][0]["ways"])), (&json!("internal"), 7));
+    assert_eq!(said["not_measured"][0]["storage"], "optional1");
+    assert_eq!((list(&said["set"]["storages"]), list(&said["set"]["detectors"])), (1, 1), "{said}");
     let output = tune(&rig, &["--size", "300MB"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("smaller --size"));

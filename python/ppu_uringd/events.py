@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -40,46 +41,38 @@ class FileEvent:
     time: datetime
 
 
-def visible(
-    *,
-    since: Optional[int] = None,
-    host: Optional[str] = None,
-    port: Port = None,
-    timeout: Optional[float] = 10.0,
-    reconnect: float = 0,
-) -> Subscription[FileEvent]:
-    """Images as they become visible on the PPU's ramdisk, complete and verified; first those that are remembered with a number greater
-    than `since`. See `Subscription` for `reconnect`."""
-    return _events("visible", since, host, port, timeout, reconnect)
-
-
-def stored(
-    *,
-    since: Optional[int] = None,
-    host: Optional[str] = None,
-    port: Port = None,
-    timeout: Optional[float] = 10.0,
-    reconnect: float = 0,
-) -> Subscription[FileEvent]:
-    """Images as they become durable on a storage, once for each storage; otherwise as `visible`."""
-    return _events("stored", since, host, port, timeout, reconnect)
-
-
-def _events(
+def _subscribe(
     kind: str,
-    since: Optional[int],
-    host: Optional[str],
-    port: Port,
-    timeout: Optional[float],
-    reconnect: float,
+    *,
+    since: Optional[int] = None,
+    detector: Optional[str] = None,
+    shift: Optional[datetime] = None,
+    storage: Optional[str] = None,
+    host: Optional[str] = None,
+    port: Port = None,
+    timeout: Optional[float] = 10.0,
+    reconnect: float = 0,
 ) -> Subscription[FileEvent]:
     def parse(said: Dict[str, Any]) -> Optional[Tuple[int, FileEvent]]:
         event = said.get(kind)
         return None if event is None else (event["number"], _event(kind, event))
 
+    request: Dict[str, Any] = {"want": kind, "detector": detector, "storage": storage}
+    if shift is not None:
+        request["shift_ms"] = round(shift.timestamp() * 1000)
     return Subscription(
-        parse, {"want": kind}, since=since, host=host, port=port, timeout=timeout, reconnect=reconnect
+        parse, request, since=since, host=host, port=port, timeout=timeout, reconnect=reconnect
     )
+
+
+visible = functools.partial(_subscribe, "visible")
+visible.__doc__ = """Images as they become visible on the PPU's ramdisk, complete and verified; first those that are remembered with a
+number greater than `since`. `detector` and `shift` (when it began, as in an event) select. `timeout` is for connecting; `reconnect`: see
+`Subscription`."""
+
+stored = functools.partial(_subscribe, "stored")
+stored.__doc__ = """Images as they become durable on a storage, once for each storage, or once on the `storage` that is named; otherwise as
+`visible`."""
 
 
 def _event(kind: str, said: Dict[str, Any]) -> FileEvent:

@@ -112,6 +112,10 @@ class Subscription(Generic[T]):
                 gap = Gap(said["gap"]["after"], said["gap"]["before"])
                 self.last = gap.before - 1
                 return gap
+            if "passed" in said:
+                # Nothing of what is wanted; a later question begins here.
+                self.last = said["passed"]["number"]
+                continue
             found = self._parse(said)
             # Lines of a kind that a newer daemon may say are passed over.
             if found is not None:

@@ -146,6 +146,13 @@ class WithDaemons(unittest.TestCase):
         self.assertTrue(next(images).path.endswith("c.cbf"), "it has reconnected, and nothing comes twice")
         with ppu_uringd.visible(since=visible[0].number, **place) as again:
             self.assertEqual(next(again), visible[1])
+        internal = ppu_uringd.stored(since=stored[0].number, storage="internal", shift=stored[0].shift, **place)
+        with internal as again:
+            event = next(again)
+            self.assertEqual((event.number, event.path, event.storage), (stored[1].number, stored[1].path, "internal"))
+        with self.assertRaises(ppu_uringd.Refused) as raised:
+            ppu_uringd.stored(storage="nas", **place).connect()
+        self.assertIn('there is no storage "nas"; there are: internal', str(raised.exception))
         with ppu_uringd.visible(since=1, **place) as all_of_them:
             gap = next(all_of_them)
             self.assertIsInstance(gap, ppu_uringd.Gap)

@@ -89,6 +89,43 @@ class Examples(unittest.TestCase):
         wait_until("the program says something", told)
         self.assertRegex(process.stdout.readline(), r"^.*\.cbf was not copied to ramdisk\. ")
 
+    def test_every_image_once_also_over_restarts(self):
+        state = self.daemons.dir / "last"
+        options = (self.daemons.message_port, "--state", state, "--reconnect", 0.05)
+        module = "ppu_uringd.examples.events"
+        process = self.start(module, "127.0.0.1", *options)
+        wait_until("it has subscribed", state.exists)
+        self.daemons.start("detector")
+        self.daemons.write("a.cbf")
+        self.assertIn("/a.cbf 8 ", process.stdout.readline())
+        self.daemons.stop("ppu")
+        self.daemons.write("b.cbf")
+        self.daemons.start("ppu")
+        self.assertIn("/b.cbf 8 ", process.stdout.readline())
+        self.daemons.write("c.cbf")
+        line = process.stdout.readline()
+        self.assertIn("/c.cbf 8 ", line)
+        wait_until("c.cbf is noted", lambda: state.read_text().split() == line.split()[:1])
+        process.kill()
+        process.wait()
+        # Away for a while; and then with a program of its own, which tells what it gets.
+        self.daemons.write("d.cbf")
+        process = self.start(module, "127.0.0.1", *options, "--detector", "1MF", "--run", "/bin/echo")
+        line = process.stdout.readline().rstrip("\n")
+        self.assertTrue(line.endswith("/d.cbf"), line)
+        self.assertEqual(Path(line).read_bytes(), b"an image")
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(PATIENCE), 0)
+        process = subprocess.run(
+            command(module, "127.0.0.1", *options, "--detector", "2MF"),
+            stderr=subprocess.PIPE,
+            env=environment(),
+            universal_newlines=True,
+            timeout=PATIENCE,
+        )
+        self.assertEqual(process.returncode, 1)
+        self.assertIn('there is no detector "2MF"; there are: 1MF', process.stderr)
+
     def test_curses_in_a_terminal(self):
         for module in ("ppu_uringd.examples.status_curses", "dectris.grimsel.examples.GrimselStatus"):
             with self.subTest(module):

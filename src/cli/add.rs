@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use ppu_uringd::model::path::{RelPath, printable};
 use ppu_uringd::serve::control::{Client, Request, Response};
+use serde::Serialize;
 
 use super::Failure;
 use super::control::Control;
+use super::output::{self, Name};
 
 /// How long a daemon that has enough to do is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +40,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 ///   ppu-uringd add --wait /ramdisk/./1mf/500_500/process/XDS.INP
 ///
 /// Exit codes: 0 = taken (with --wait: stored everywhere); 1 = at least one was not,
-/// the reason is on standard error; 2 = wrong usage.
+/// the reason is on standard error; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
@@ -49,6 +51,10 @@ pub(super) struct Args {
     #[arg(long)]
     wait: bool,
 
+    /// For scripts: one JSON object, with what became of each file
+    #[arg(long)]
+    json: bool,
+
     /// The files
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
@@ -56,27 +62,62 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut client = Client::connect(&args.control.socket()?).map_err(Failure::failed)?;
-    let mut taken = Vec::new();
+    let mut handled = Vec::new();
     for path in &args.paths {
-        match add(&mut client, path) {
-            Ok(file) => taken.push((path, file)),
-            Err(why) => complain(path, &why),
-        }
+        handled.push(match add(&mut client, path) {
+            Ok(file) => (Handled::new(path, Outcome::Taken, None), Some(file)),
+            Err(why) => (Handled::new(path, Outcome::Refused, Some(why)), None),
+        });
     }
-    let mut well = taken.len() == args.paths.len();
     if args.wait {
-        for (path, file) in taken {
-            if let Err(why) = wait(&mut client, file) {
-                complain(path, &why);
-                well = false;
-            }
+        for (path, (handled, file)) in args.paths.iter().zip(&mut handled) {
+            let Some(file) = file.take() else { continue };
+            *handled = match wait(&mut client, file) {
+                Ok(()) => Handled::new(path, Outcome::Stored, None),
+                Err(why) => Handled::new(path, Outcome::NotStored, Some(why)),
+            };
         }
     }
+    let files: Vec<Handled> = handled.into_iter().map(|(handled, _)| handled).collect();
+    if args.json {
+        output::object(&serde_json::json!({ "files": files }))?;
+    }
+    let well = files.iter().all(|file| matches!(file.outcome, Outcome::Taken | Outcome::Stored));
     if well { Ok(()) } else { Err(Failure::Reported) }
 }
 
-fn complain(path: &Path, why: &str) {
-    eprintln!("ppu-uringd: {}: {why}", printable(path.as_os_str().as_bytes()));
+/// What became of a file.
+#[derive(Serialize)]
+struct Handled {
+    #[serde(flatten)]
+    name: Name,
+    outcome: Outcome,
+    /// Why not, for people.
+    why: Option<String>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    /// It will be stored.
+    Taken,
+    /// On every storage.
+    Stored,
+    /// It was not taken.
+    Refused,
+    /// It was taken, and given up for now on a storage at least.
+    NotStored,
+}
+
+impl Handled {
+    /// Says at once why not.
+    fn new(path: &Path, outcome: Outcome, why: Option<String>) -> Self {
+        let path = path.as_os_str().as_bytes();
+        if let Some(why) = &why {
+            output::note(&format!("ppu-uringd: {}: {why}", printable(path)));
+        }
+        Self { name: Name::new(path), outcome, why }
+    }
 }
 
 /// Hands one file over.

@@ -5,7 +5,8 @@ use std::io;
 use clap::{CommandFactory, ValueEnum};
 use clap_complete::{Shell, generate};
 
-use super::{Cli, Failure, print};
+use super::output::print;
+use super::{Cli, Failure};
 
 /// Print a script that completes this program's commands and options
 ///

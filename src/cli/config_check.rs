@@ -11,9 +11,12 @@ use ppu_config::{AnyRole, Checked, Detector, HostPort, Ppu, Storage};
 use ppu_uringd::host;
 use ppu_uringd::model::host::{Advice, Role};
 use rustix::fs::Access;
+use serde::Serialize;
 
 use super::Failure;
+use super::check_finding::{CheckFinding, Level};
 use super::machine::{Mount, free_bytes, is_mount_point, nearest_existing};
+use super::output;
 
 /// A shorter key can be guessed.
 const KEY_MIN_BYTES: u64 = 16;
@@ -44,84 +47,150 @@ pub(super) struct Args {
     /// this shell's: a service has its own, and the daemon says at its start what it found
     #[arg(long, conflicts_with = "config")]
     host: bool,
+
+    /// For scripts: one JSON object, also where the file is wrong
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let mut findings = Findings { json: args.json, ..Findings::default() };
     let Some(file) = &args.config else {
-        return host_alone();
+        host_alone(&mut findings);
+        return findings.end(None, None);
     };
-    let Checked { config, warnings } = ppu_config::load_any(file)?;
+    let Checked { config, warnings } = match ppu_config::load_any(file) {
+        Ok(checked) => checked,
+        Err(error) => {
+            findings.all = CheckFinding::of_error(&error);
+            if args.json {
+                findings.object(Some(file), None)?;
+            }
+            return Err(error.into());
+        }
+    };
     for warning in &warnings {
-        println!("warning  {warning}");
+        let shown = format!("warning  {warning}");
+        findings.add(CheckFinding::of_problem(Level::Warning, warning), &shown);
     }
-    let mut findings = Findings::default();
     let role = match &config {
         AnyRole::Detector(config) => {
             detector(config, &mut findings);
-            "a detector"
+            Role::Detector
         }
         AnyRole::Ppu(config) => {
             ppu(config, &mut findings);
-            "a PPU"
+            Role::Ppu
         }
     };
-    let file = file.display();
-    match findings.errors {
-        0 => {
-            println!("{file}: fit to start {role}");
-            Ok(())
-        }
-        errors => {
-            println!(
-                "{file}: {errors} thing{} to correct on this machine",
-                if errors == 1 { "" } else { "s" }
-            );
-            Err(Failure::Reported)
-        }
-    }
+    findings.end(Some(file), Some(role))
 }
 
 /// What is said of this machine by itself, to either role.
-fn host_alone() -> Result<(), Failure> {
+fn host_alone(findings: &mut Findings) {
     let host = host::look(0);
     let mut all = host.advice(Role::Ppu);
     all.extend(
         host.advice(Role::Detector).into_iter().filter(|advice| !host.advice(Role::Ppu).contains(advice)),
     );
     for Advice { what, cure } in &all {
-        println!("warning  {what}. {cure}");
+        let what = format!("{what}. {cure}");
+        let shown = format!("warning  {what}");
+        findings.add(CheckFinding::new(Level::Warning, "host", what), &shown);
     }
     if all.is_empty() {
-        println!("ok       nothing here holds a daemon back");
+        let what = "nothing here holds a daemon back";
+        findings.add(CheckFinding::new(Level::Ok, "host", what), &format!("ok       {what}"));
     }
-    Ok(())
 }
 
 /// What holds the daemon back. The ramdisk was looked at.
-fn speed(role: Role, pipes: u64, findings: &Findings) {
+fn speed(role: Role, pipes: u64, findings: &mut Findings) {
     for Advice { what, cure } in host::look(pipes).advice(role) {
         findings.warning("host", format!("{what}. {cure}"));
     }
 }
 
-/// Prints each finding as it is made.
+/// Prints each finding as it is made, so that a check that hangs is seen; to scripts all of them at the end.
 #[derive(Default)]
 struct Findings {
-    errors: usize,
+    json: bool,
+    all: Vec<CheckFinding>,
+    /// Of the first one that could not be printed.
+    failure: Option<Failure>,
+}
+
+/// All of it for scripts.
+#[derive(Serialize)]
+struct Answer<'a> {
+    file: Option<String>,
+    /// `detector` or `ppu`, where it could be seen.
+    role: Option<&'static str>,
+    /// No finding is an error.
+    fit: bool,
+    findings: &'a [CheckFinding],
 }
 
 impl Findings {
-    fn ok(&self, key: impl Display, what: impl Display) {
-        println!("ok       {key}: {what}");
+    fn ok(&mut self, key: impl Display, what: impl Display) {
+        self.found(CheckFinding::new(Level::Ok, key, what));
     }
 
-    fn warning(&self, key: impl Display, what: impl Display) {
-        println!("warning  {key}: {what}");
+    fn warning(&mut self, key: impl Display, what: impl Display) {
+        self.found(CheckFinding::new(Level::Warning, key, what));
     }
 
     fn error(&mut self, key: impl Display, what: impl Display) {
-        self.errors += 1;
-        println!("error    {key}: {what}");
+        self.found(CheckFinding::new(Level::Error, key, what));
+    }
+
+    fn found(&mut self, finding: CheckFinding) {
+        let shown = finding.to_string();
+        self.add(finding, &shown);
+    }
+
+    fn add(&mut self, finding: CheckFinding, shown: &str) {
+        if !self.json
+            && let Err(failure) = output::line(shown)
+        {
+            self.failure.get_or_insert(failure);
+        }
+        self.all.push(finding);
+    }
+
+    fn errors(&self) -> usize {
+        self.all.iter().filter(|finding| finding.level == Level::Error).count()
+    }
+
+    /// Says what it comes to.
+    fn end(mut self, file: Option<&Path>, role: Option<Role>) -> Result<(), Failure> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        let errors = self.errors();
+        match (self.json, file, role) {
+            (true, ..) => self.object(file, role)?,
+            (false, Some(file), Some(role)) => {
+                let role = if role == Role::Ppu { "a PPU" } else { "a detector" };
+                let things = if errors == 1 { "thing" } else { "things" };
+                let verdict = match errors {
+                    0 => format!("fit to start {role}"),
+                    errors => format!("{errors} {things} to correct on this machine"),
+                };
+                output::line(&format!("{}: {verdict}", file.display()))?;
+            }
+            _ => {}
+        }
+        if errors == 0 { Ok(()) } else { Err(Failure::Reported) }
+    }
+
+    fn object(&self, file: Option<&Path>, role: Option<Role>) -> Result<(), Failure> {
+        output::object(&Answer {
+            file: file.map(|file| file.display().to_string()),
+            role: role.map(|role| if role == Role::Ppu { "ppu" } else { "detector" }),
+            fit: self.errors() == 0,
+            findings: &self.all,
+        })
     }
 }
 

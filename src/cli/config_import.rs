@@ -5,9 +5,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use ppu_config::{Finding, Imported, OldText, Verdict, import};
+use ppu_config::{Checked, ConfigError, Finding, Imported, OldText, Ppu, Verdict, import};
+use serde::Serialize;
 
 use super::Failure;
+use super::check_finding::{CheckFinding, Level};
+use super::output::{self, note};
 
 /// Where the old programs had them.
 const FURKA: &str = "/etc/furka_dectris.conf";
@@ -50,6 +53,10 @@ pub(super) struct Args {
     /// Over a file, too
     #[arg(long, requires = "output")]
     force: bool,
+
+    /// For scripts: one JSON object with the new file and the report
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -57,26 +64,32 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let shown = args.output.as_deref().unwrap_or(Path::new("ppu.toml"));
     let Imported { toml, findings, checked } = import(furka.as_ref(), grimsel.as_ref(), shown);
     match &args.output {
-        None => super::print(&toml)?,
+        None if args.json => {}
+        None => output::print(&toml)?,
         Some(path) => write(path, &toml, args.force)?,
     }
-    eprint!("{}", table(&findings));
+    if args.json {
+        let answer = Answer::new(args.output.as_deref(), &toml, &findings, &checked);
+        output::object(&answer)?;
+        return if answer.complete { Ok(()) } else { Err(Failure::Reported) };
+    }
+    table(&findings).iter().for_each(|line| note(line));
     let open = findings.iter().filter(|finding| finding.verdict == Verdict::Decide).count();
     match checked {
         Ok(checked) => {
             for warning in &checked.warnings {
-                eprintln!("warning  {warning}");
+                note(&format!("warning  {warning}"));
             }
-            eprintln!(
+            note(&format!(
                 "{}: complete; {open} decision{} open (look for DECIDE). Next: ppu-uringd config check --config {0}",
                 shown.display(),
                 if open == 1 { "" } else { "s" }
-            );
+            ));
             Ok(())
         }
         Err(error) => {
-            eprintln!("{}: this is missing or wrong in it:", shown.display());
-            eprintln!("{error}");
+            note(&format!("{}: this is missing or wrong in it:", shown.display()));
+            note(&error.to_string());
             Err(Failure::Reported)
         }
     }
@@ -117,7 +130,7 @@ fn write(path: &Path, toml: &str, force: bool) -> Result<(), Failure> {
 }
 
 /// What needs a decision comes last, where it is seen.
-fn table(findings: &[Finding]) -> String {
+fn table(findings: &[Finding]) -> Vec<String> {
     let mut sorted: Vec<&Finding> = findings.iter().collect();
     sorted.sort_by_key(|finding| finding.verdict == Verdict::Decide);
     let width = |of: fn(&Finding) -> &str| {
@@ -126,11 +139,65 @@ fn table(findings: &[Finding]) -> String {
     let (from, key) = (width(|finding| &finding.from), width(|finding| &finding.key));
     let line = |finding: &&Finding| {
         let verdict = match finding.verdict {
-            Verdict::Mapped => "taken",
-            Verdict::Ignored => "ignored",
             Verdict::Decide => "DECIDE",
+            other => word(other),
         };
-        format!("{verdict:<7}  {:<from$}  {:<key$}  {}\n", finding.from, finding.key, finding.what)
+        format!("{verdict:<7}  {:<from$}  {:<key$}  {}", finding.from, finding.key, finding.what)
     };
     sorted.iter().map(line).collect()
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Mapped => "taken",
+        Verdict::Ignored => "ignored",
+        Verdict::Decide => "decide",
+    }
+}
+
+/// All of it for scripts.
+#[derive(Serialize)]
+struct Answer<'a> {
+    /// Where it was written.
+    output: Option<String>,
+    toml: &'a str,
+    /// Nothing is missing or wrong in it.
+    complete: bool,
+    findings: Vec<Shown<'a>>,
+    /// What `config check` says of it in itself.
+    check: Vec<CheckFinding>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    verdict: &'static str,
+    from: &'a str,
+    key: &'a str,
+    what: &'a str,
+}
+
+impl<'a> Answer<'a> {
+    fn new(
+        output: Option<&Path>,
+        toml: &'a str,
+        findings: &'a [Finding],
+        checked: &Result<Checked<Ppu>, ConfigError>,
+    ) -> Self {
+        let shown = |finding: &'a Finding| {
+            let Finding { from, key, verdict, what } = finding;
+            Shown { verdict: word(*verdict), from, key, what }
+        };
+        let warning = |problem| CheckFinding::of_problem(Level::Warning, problem);
+        let check = match checked {
+            Ok(checked) => checked.warnings.iter().map(warning).collect(),
+            Err(error) => CheckFinding::of_error(error),
+        };
+        Self {
+            output: output.map(|path| path.display().to_string()),
+            toml,
+            complete: checked.is_ok(),
+            findings: findings.iter().map(shown).collect(),
+            check,
+        }
+    }
 }

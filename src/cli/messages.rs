@@ -10,6 +10,7 @@ use ppu_uringd::serve::control::{Client, QueryError, Request, Response};
 
 use super::Failure;
 use super::control::Control;
+use super::output::{note, versioned};
 
 /// How often a daemon that does not answer is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -26,7 +27,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 ///   ppu-uringd messages --follow --code COPY_ERROR --code DATA_LOST
 ///   ppu-uringd messages --json --since 4017 | jq -r .short
 ///
-/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage.
+/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
@@ -62,7 +63,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             Err(Ended::Output(error)) => return Err(Failure::failed(error)),
             Err(Ended::Daemon(error)) if !args.follow => return Err(Failure::failed(error)),
             Err(Ended::Daemon(error)) => {
-                eprintln!("ppu-uringd: {error}. Waiting for it.");
+                note(&format!("ppu-uringd: {error}. Waiting for it."));
                 answered = false;
                 while Client::connect(&socket).is_err() {
                     std::thread::sleep(AGAIN);
@@ -93,9 +94,9 @@ fn listen(args: &Args, socket: &Path, since: &mut u64, answered: &mut bool) -> R
             ))));
         };
         if !std::mem::replace(answered, true) && again {
-            eprintln!("ppu-uringd: the daemon answers again.");
+            note("ppu-uringd: the daemon answers again.");
             if last < *since {
-                eprintln!("ppu-uringd: its journal was begun anew, and with it the numbers.");
+                note("ppu-uringd: its journal was begun anew, and with it the numbers.");
                 *since = 0;
                 return listen(args, socket, since, answered);
             }
@@ -113,7 +114,7 @@ fn listen(args: &Args, socket: &Path, since: &mut u64, answered: &mut bool) -> R
 fn print(args: &Args, told: &Told) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer(&mut out, told)?;
+        serde_json::to_writer(&mut out, &versioned(told))?;
         return writeln!(out);
     }
     let at = jiff::Timestamp::from_millisecond(told.at_ms).unwrap_or_default();

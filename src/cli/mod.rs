@@ -1,6 +1,12 @@
 //! The command line: what there is to say, and what the exit code means.
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic where nobody reads any more: `output` does not"
+)]
 
 mod add;
+mod check_finding;
 mod completions;
 mod config_check;
 mod config_import;
@@ -13,6 +19,7 @@ mod log_file;
 mod logging;
 mod machine;
 mod messages;
+mod output;
 mod pause;
 mod ppu;
 mod retry;
@@ -24,17 +31,19 @@ mod stop;
 mod tune;
 mod verify;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use output::note;
 
 /// Moves a detector's images to the PPU's ramdisk and on to every storage: verified, atomic, durable.
 #[derive(Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Exit codes: 0 = done; 1 = failed, the reason is on standard error; 2 = wrong
-usage or configuration, nothing was started.
+usage or configuration, nothing was begun. For scripts, every command that tells
+something has --json.
 
 Start here: `ppu-uringd demo` shows all of it on this machine, without root and
 without configuration. Each command explains itself: `ppu-uringd COMMAND --help`.")]
@@ -93,14 +102,6 @@ impl From<ppu_config::ConfigError> for Failure {
     }
 }
 
-/// To standard output; `| head` may have seen enough.
-fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(Failure::failed),
-    }
-}
-
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Add(args) => add::run(&args),
@@ -124,12 +125,12 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Reported) => ExitCode::from(1),
         Err(Failure::Failed(reason)) => {
-            eprintln!("ppu-uringd: {reason}");
+            note(&format!("ppu-uringd: {reason}"));
             ExitCode::from(1)
         }
         Err(Failure::Usage(reason)) => {
             for line in reason.lines() {
-                eprintln!("ppu-uringd: {line}");
+                note(&format!("ppu-uringd: {line}"));
             }
             ExitCode::from(2)
         }

@@ -6,6 +6,7 @@ use ppu_uringd::serve::control::{Request, Response, query};
 
 use super::Failure;
 use super::control::Control;
+use super::output;
 
 /// Pause half of the work: `fetch` or `store`
 ///
@@ -23,7 +24,7 @@ use super::control::Control;
 ///   ppu-uringd pause store
 ///
 /// Exit codes: 0 = it is paused (also if it was already); 1 = the daemon did not answer
-/// or refuses; 2 = wrong usage.
+/// or refuses; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct PauseArgs {
@@ -40,7 +41,7 @@ pub(super) struct PauseArgs {
 ///   ppu-uringd resume store
 ///
 /// Exit codes: 0 = it works (also if it was not paused); 1 = the daemon did not answer
-/// or refuses; 2 = wrong usage.
+/// or refuses; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ResumeArgs {
@@ -77,13 +78,13 @@ fn run(args: &Switch, request: impl FnOnce(Half) -> Request) -> Result<(), Failu
         other => return Err(Failure::Failed(format!("the daemon answered something else: {other:?}"))),
     };
     if !switched.kept {
-        eprintln!(
-            "ppu-uringd: WARNING: it is so from now on, but the journal has not taken it yet: a restart might forget it. See `ppu-uringd status`"
+        output::note(
+            "ppu-uringd: WARNING: it is so from now on, but the journal has not taken it yet: a restart might forget it. See `ppu-uringd status`",
         );
     }
     match args.json {
-        true => super::print(&(serde_json::to_string(&switched).map_err(Failure::failed)? + "\n")),
-        false => super::print(&(text(&switched, &TimeZone::system()) + "\n")),
+        true => output::object(&switched),
+        false => output::line(&text(&switched, &TimeZone::system())),
     }
 }
 

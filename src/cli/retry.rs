@@ -7,6 +7,7 @@ use ppu_uringd::serve::control::{Request, Response, Which, query};
 
 use super::Failure;
 use super::control::Control;
+use super::output;
 
 /// Queue failed copies again
 ///
@@ -22,7 +23,7 @@ use super::control::Control;
 ///   ppu-uringd retry run7/a_001.cbf
 ///
 /// Exit codes: 0 = queued, or nothing had failed; 1 = the daemon did not answer, or
-/// does not know what was named; 2 = the configuration file is wrong.
+/// does not know what was named; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
@@ -56,11 +57,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     };
     match query(&socket, &Request::Retry(which)).map_err(Failure::failed)? {
         Response::Retried { copies, files } if args.json => {
-            println!("{}", serde_json::json!({ "copies": copies, "files": files }));
+            output::object(&serde_json::json!({ "copies": copies, "files": files }))
         }
-        Response::Retried { copies: 0, .. } => println!("Nothing of that has failed."),
-        Response::Retried { copies, files } => println!("Queued again: {copies} copies of {files} files."),
-        other => return Err(Failure::Failed(format!("the daemon answered something else: {other:?}"))),
+        Response::Retried { copies: 0, .. } => output::line("Nothing of that has failed."),
+        Response::Retried { copies, files } => {
+            output::line(&format!("Queued again: {copies} copies of {files} files."))
+        }
+        other => Err(Failure::Failed(format!("the daemon answered something else: {other:?}"))),
     }
-    Ok(())
 }

@@ -11,6 +11,7 @@ use ppu_uringd::serve::control::{Request, Response, query};
 
 use super::Failure;
 use super::control::Control;
+use super::output;
 
 /// Begin a user shift, show the current one, list the last ones.
 #[derive(Subcommand)]
@@ -36,7 +37,7 @@ pub(super) enum Command {
 ///   ppu-uringd shift start -u 502 -d 1MF:/run7:/ramdisk/./1mf -d 2MF:/:/ramdisk/./2mf
 ///
 /// Exit codes: 0 = the shift has begun (also if a detector did not answer yet: it is
-/// named); 1 = it has not; 2 = wrong usage.
+/// named); 1 = it has not; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct StartArgs {
@@ -59,7 +60,7 @@ pub(super) struct StartArgs {
 
 /// Show the current shift, and which detectors know of it
 ///
-/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage.
+/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ShowArgs {
@@ -73,7 +74,7 @@ pub(super) struct ShowArgs {
 
 /// List the last shifts, oldest first; `*` marks the current one
 ///
-/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage.
+/// Exit codes: 0 = done; 1 = the daemon did not answer; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ListArgs {
@@ -84,7 +85,7 @@ pub(super) struct ListArgs {
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
     last: u64,
 
-    /// For scripts: a JSON array
+    /// For scripts: one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -105,26 +106,26 @@ fn start(args: &StartArgs) -> Result<(), Failure> {
         other => return Err(unexpected(&other)),
     };
     if args.json {
-        return super::print(&(json(&started)? + "\n"));
+        return output::object(&started);
     }
-    super::print(&started_text(&started, &TimeZone::system()))
+    output::print(&started_text(&started, &TimeZone::system()))
 }
 
 fn show(args: &ShowArgs) -> Result<(), Failure> {
     let shifts = last(&args.control, 1)?;
     let current = shifts.last().ok_or_else(|| Failure::Failed("the daemon knows no shift".to_owned()))?;
     if args.json {
-        return super::print(&(json(current)? + "\n"));
+        return output::object(current);
     }
-    super::print(&shift_text(current, &TimeZone::system()))
+    output::print(&shift_text(current, &TimeZone::system()))
 }
 
 fn list(args: &ListArgs) -> Result<(), Failure> {
     let shifts = last(&args.control, args.last)?;
     if args.json {
-        return super::print(&(json(&shifts)? + "\n"));
+        return output::object(&serde_json::json!({ "shifts": shifts }));
     }
-    super::print(&table(&shifts, &TimeZone::system(), io::stdout().is_terminal()))
+    output::print(&table(&shifts, &TimeZone::system(), io::stdout().is_terminal()))
 }
 
 fn last(control: &Control, last: u64) -> Result<Vec<ShiftReport>, Failure> {
@@ -136,10 +137,6 @@ fn last(control: &Control, last: u64) -> Result<Vec<ShiftReport>, Failure> {
 
 fn unexpected(answer: &Response) -> Failure {
     Failure::Failed(format!("the daemon answered something else: {answer:?}"))
-}
-
-fn json(content: &impl serde::Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(content).map_err(Failure::failed)
 }
 
 fn started_text(started: &Started, zone: &TimeZone) -> String {

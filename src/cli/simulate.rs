@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use ppu_uringd::simulate::{self, Finish, Images, Plan};
+use ppu_uringd::simulate::{self, Finish, Images, Plan, Summary};
+use serde::Serialize;
 
 use super::Failure;
+use super::output;
 use super::size;
 use super::stop;
 
@@ -68,6 +70,9 @@ pub(super) struct Args {
     /// Equal seeds give equal counts
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// For scripts: one JSON object at the end
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -104,19 +109,49 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let summary = simulate::run(&plan, &stop, |closed| progress.closed(closed.record.size));
     progress.end();
     let summary = summary.map_err(Failure::failed)?;
+    if args.json {
+        return output::object(&Written::from(&summary));
+    }
     let seconds = summary.elapsed.as_secs_f64().max(1e-9);
-    println!(
+    output::line(&format!(
         "{} files, {:.3} GB in {:.2} s: {:.1} files/s, {:.2} GB/s",
         summary.files,
         summary.bytes as f64 / 1e9,
         seconds,
         summary.files as f64 / seconds,
         summary.bytes as f64 / 1e9 / seconds
-    );
+    ))?;
     if summary.latest > Duration::from_millis(100) {
-        println!("fell behind the rate by up to {:.1} s", summary.latest.as_secs_f64());
+        output::line(&format!("fell behind the rate by up to {:.1} s", summary.latest.as_secs_f64()))?;
     }
     Ok(())
+}
+
+/// A run as scripts see it.
+#[derive(Serialize)]
+pub(super) struct Written {
+    files: u64,
+    bytes: u64,
+    /// From the first file's beginning to the last one's close.
+    seconds: f64,
+    files_per_s: f64,
+    bytes_per_s: f64,
+    /// How far it fell behind the rate at worst.
+    behind_s: f64,
+}
+
+impl From<&Summary> for Written {
+    fn from(summary: &Summary) -> Self {
+        let seconds = summary.elapsed.as_secs_f64().max(1e-9);
+        Self {
+            files: summary.files,
+            bytes: summary.bytes,
+            seconds,
+            files_per_s: summary.files as f64 / seconds,
+            bytes_per_s: summary.bytes as f64 / seconds,
+            behind_s: summary.latest.as_secs_f64(),
+        }
+    }
 }
 
 /// A line that is written over again, where standard error is a terminal.
@@ -151,7 +186,7 @@ impl Progress {
 
     fn end(&self) {
         if self.shown {
-            eprint!("\r\x1b[K");
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 }

@@ -12,8 +12,9 @@ use ppu_uringd::model::status::StatusReport;
 use ppu_uringd::serve::control::{Request, Response, query};
 use ppu_uringd::wire::handshake::SOFTWARE;
 
+use super::Failure;
 use super::control::Control;
-use super::{Failure, print};
+use super::output::print;
 
 /// Show how the PPU's daemon is: what is wrong, detectors, storages, shifts
 ///
@@ -32,7 +33,7 @@ use super::{Failure, print};
 /// Colours only on a terminal, and not where NO_COLOR is set.
 ///
 /// Exit codes: 0 = the daemon answered (also if something is wrong); 1 = it did
-/// not; 2 = wrong usage, or the configuration file is wrong.
+/// not; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {

@@ -6,6 +6,7 @@ use ppu_uringd::serve::control::{Client, Request, Response, Tested, Which};
 
 use super::Failure;
 use super::control::Control;
+use super::output;
 
 /// Read stored copies again and compare them with what was stored
 ///
@@ -22,7 +23,7 @@ use super::control::Control;
 ///   ppu-uringd verify --json
 ///
 /// Exit codes: 0 = everything is as it was stored; 1 = something is not, or not
-/// everything could be read; 2 = the configuration file is wrong.
+/// everything could be read; 2 = wrong usage or configuration.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
@@ -53,15 +54,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         match &heard.response {
             Response::Verifying(tested) => progress.show(tested),
             Response::Finding(_) | Response::Verified { .. } if args.json => {
-                println!("{}", serde_json::to_string(&heard.response).map_err(Failure::failed)?);
+                output::object_line(&heard.response)?;
             }
             Response::Finding(finding) => {
                 progress.clear();
-                println!("{}: {} is {}", finding.storage, finding.path, finding.what);
+                output::line(&format!("{}: {} is {}", finding.storage, finding.path, finding.what))?;
             }
             Response::Verified { storages } => {
                 progress.clear();
-                storages.iter().for_each(summary);
+                storages.iter().try_for_each(|tested| output::print(&summary(tested)))?;
             }
             other => return Err(Failure::Failed(format!("the daemon answered something else: {other:?}"))),
         }
@@ -75,7 +76,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-fn summary(tested: &Tested) {
+fn summary(tested: &Tested) -> String {
     let Tested { storage, files, bytes, same, elsewhere, damaged, missing, unreadable, incomplete } = tested;
     let mega = *bytes as f64 / 1e6;
     let mut line = format!("{storage}: {files} files ({mega:.1} MB), {same} as stored");
@@ -86,10 +87,11 @@ fn summary(tested: &Tested) {
             line += &format!(", {count} {what}");
         }
     }
-    println!("{line}");
+    line.push('\n');
     if let Some(reason) = incomplete {
-        println!("{storage}: NOT COMPLETE: {reason}");
+        line += &format!("{storage}: NOT COMPLETE: {reason}\n");
     }
+    line
 }
 
 /// One line that is written over, for somebody who looks.
@@ -99,14 +101,19 @@ impl Progress {
     fn show(&mut self, tested: &Tested) {
         if self.0 {
             let mega = tested.bytes as f64 / 1e6;
-            eprint!("\r\x1b[K{}: {} files, {mega:.0} MB, {} bad", tested.storage, tested.files, tested.bad());
-            let _ = io::stderr().flush();
+            let _ = write!(
+                io::stderr(),
+                "\r\x1b[K{}: {} files, {mega:.0} MB, {} bad",
+                tested.storage,
+                tested.files,
+                tested.bad()
+            );
         }
     }
 
     fn clear(&mut self) {
         if self.0 {
-            eprint!("\r\x1b[K");
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }

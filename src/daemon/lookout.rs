@@ -10,7 +10,7 @@ use crate::model::attention::problems;
 use crate::model::history::{History, Sample};
 use crate::model::host::Advice;
 use crate::model::ledger::{Ledger, Now};
-use crate::model::status::{Daemon, Fill, FillOf, StatusReport, Told};
+use crate::model::status::{Daemon, Fill, FillOf, Room, StatusReport, Told, forget, makes_room};
 
 /// See the module.
 pub struct Lookout {
@@ -21,6 +21,10 @@ pub struct Lookout {
     /// Kind and target of each storage.
     storages: Vec<(&'static str, String)>,
     advice: Vec<Advice>,
+    /// Shifts that the status remembers.
+    shifts: usize,
+    /// Above it stored files make room.
+    fillstate_limit: f64,
     /// Fills in what the keepers know, room on storages for instance.
     keepers: Box<dyn Fn(&mut StatusReport) + Send>,
     /// An old report, for the keepers to fill in: a new one takes its time where a great backlog has to be added up.
@@ -51,6 +55,8 @@ impl Lookout {
             ramdisk: config.ramdisk.display().to_string(),
             storages: storages.collect(),
             advice,
+            shifts: config.history_max_entries as usize,
+            fillstate_limit: config.fillstate_limit,
             keepers,
             outline: None,
             history: History::default(),
@@ -77,6 +83,7 @@ impl Lookout {
     /// How things are.
     pub(super) fn report(&self, ledger: &Ledger, now: Now, messages: Vec<Told>) -> StatusReport {
         let mut report = ledger.report(now);
+        forget(&mut report.shifts, self.shifts);
         report.daemon = Daemon {
             software: crate::wire::handshake::SOFTWARE.to_owned(),
             pid: std::process::id(),
@@ -102,9 +109,11 @@ impl Lookout {
         let detectors = report.detectors.iter().map(|d| (FillOf::Detector, d.id.clone(), d.ramdisk));
         let storages = report.storages.iter().map(|s| (FillOf::Storage, s.id.clone(), s.room));
         let places = [(FillOf::Ramdisk, String::new(), report.ramdisk.room)].into_iter();
-        let fill = |(place, (of, name, room))| {
-            let full_in_s = self.history.full_in(place).map(|time| time.as_secs());
-            Fill { of, name, room, full_in_s }
+        let fill = |(place, (of, name, room)): (usize, (FillOf, String, Room))| {
+            let full_in = self.history.full_in(place);
+            let full_in =
+                full_in.filter(|_| !makes_room(&report.storages, of, &name, room, self.fillstate_limit));
+            Fill { of, name, room, full_in_s: full_in.map(|time| time.as_secs()) }
         };
         places.chain(detectors).chain(storages).enumerate().map(fill).collect()
     }

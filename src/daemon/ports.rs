@@ -34,14 +34,8 @@ pub(super) fn bind(config: &Interfaces, descriptors: u64) -> Result<Ports, PortE
 }
 
 impl Ports {
-    /// Starts their thread. Subscribers hear the last word of `subjects`, which must end before [`Served::stop`] is called. At most
-    /// `history` shifts are told of.
-    pub(super) fn start(
-        self,
-        inputs: Sender<Input>,
-        subjects: Subjects,
-        history: usize,
-    ) -> io::Result<Served> {
+    /// Starts their thread. Subscribers hear the last word of `subjects`, which must end before [`Served::stop`] is called.
+    pub(super) fn start(self, inputs: Sender<Input>, subjects: Subjects) -> io::Result<Served> {
         let ask = move |reply: oneshot::Sender<_>| {
             // Who has lost patience is not there any more; a ledger that has ended drops the question.
             let _ = inputs.send(Input::Status(Box::new(move |report| drop(reply.send(report)))));
@@ -54,7 +48,7 @@ impl Ports {
         };
         let mut serving: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
         if let Some(port) = self.status {
-            serving.push(Box::pin(status::serve(port, Box::new(ask), history, stop())));
+            serving.push(Box::pin(status::serve(port, Box::new(ask), stop())));
         }
         if let Some(port) = self.messages {
             let (messages, relay_messages) = subjects.messages.relayed();

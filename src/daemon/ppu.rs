@@ -191,9 +191,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         Subjects { messages: bulletin.reader(), events: events.events(queries.clone()), software: SOFTWARE };
     let hook = hook::start(events::hook(&config.hook), subjects.events.clone())
         .map_err(io_error("start the hook's thread"))?;
-    let history = config.history_max_entries as usize;
-    let ports =
-        ports.start(inputs.clone(), subjects, history).map_err(io_error("start the thread of the ports"))?;
+    let ports = ports.start(inputs.clone(), subjects).map_err(io_error("start the thread of the ports"))?;
     let (keeping, keepers) = keeping::start(&config, &staging, &ledger, &queries, &inputs)?;
     let hub = Hub {
         ledger,

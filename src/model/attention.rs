@@ -101,10 +101,10 @@ fn of_storage(storage: &Storage, now_ms: i64) -> Option<Problem> {
     match &storage.health {
         Health::Ok => None,
         Health::Unavailable { reason } => Some(error(format!(
-            "storage {id} unavailable{since}: {reason}. {pending} pending; resumes by itself"
+            "storage {id} unavailable{since}: {reason}. {pending} pending: mount or repair it; resumes by itself"
         ))),
         Health::Full { reason } => Some(error(format!(
-            "storage {id} full{since}: {reason}. {pending} pending; resumes when there is room"
+            "storage {id} full{since}: {reason}. {pending} pending: make room there; resumes by itself"
         ))),
         Health::Quarantined { reason } => Some(error(format!(
             "storage {id} gives disk errors{since}: {reason}. {pending} pending; it is tried now and then: see dmesg, replace the disk"

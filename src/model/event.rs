@@ -83,6 +83,26 @@ impl Subject {
     }
 }
 
+/// Which events a consumer wants; what is not given means all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this detector.
+    pub detector: Option<String>,
+    /// Of this shift.
+    pub shift: Option<ShiftId>,
+    /// On this storage.
+    pub storage: Option<String>,
+}
+
+impl Filter {
+    /// Whether this one is wanted.
+    pub fn takes(&self, event: &FileEvent) -> bool {
+        self.detector.as_deref().is_none_or(|wanted| *wanted == *event.detector)
+            && self.shift.is_none_or(|wanted| wanted == event.shift)
+            && self.storage.as_deref().is_none_or(|wanted| Some(wanted) == event.storage.as_deref())
+    }
+}
+
 /// Names and places by which events speak of what the ledger and the journal know by numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
@@ -95,6 +115,23 @@ pub struct Places {
 }
 
 impl Places {
+    /// Whether there can be such events.
+    ///
+    /// # Errors
+    /// A name is unknown; with those that there are, for people.
+    pub fn check(&self, filter: &Filter) -> Result<(), String> {
+        let known = |what, wanted: &Option<String>, names: &[&str]| match wanted {
+            Some(wanted) if !names.contains(&wanted.as_str()) => {
+                Err(format!("there is no {what} {wanted:?}; there are: {}", names.join(", ")))
+            }
+            _ => Ok(()),
+        };
+        let detectors: Vec<&str> = self.detectors.iter().map(|id| &**id).filter(|id| *id != EXTRA).collect();
+        let storages: Vec<&str> = self.storages.iter().map(|(id, _)| &**id).collect();
+        known("detector", &filter.detector, &detectors)?;
+        known("storage", &filter.storage, &storages)
+    }
+
     /// It became visible at `at`, below the ramdisk. `None` for extra files, which concern nobody but their owners.
     pub fn visible(&self, number: u64, subject: Subject, at: &RelPath, at_ms: i64) -> Option<FileEvent> {
         self.event(number, subject, &self.ramdisk, at, None, at_ms)
@@ -145,6 +182,49 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_wanted() {
+        let event = FileEvent {
+            number: 1,
+            version: VersionId(1),
+            path: b"/data/a".as_slice().into(),
+            detector: "1MF".into(),
+            storage: Some("internal".into()),
+            shift: ShiftId(5),
+            uid: 1,
+            gid: 1,
+            size: 1,
+            hash: Hash::of(b""),
+            mtime_ns: 0,
+            at_ms: 0,
+        };
+        let visible = FileEvent { storage: None, ..event.clone() };
+        let takes = |detector: Option<&str>, shift: Option<i64>, storage: Option<&str>| {
+            let [detector, storage] = [detector, storage].map(|name| name.map(str::to_owned));
+            Filter { detector, shift: shift.map(ShiftId), storage }
+        };
+        assert!(takes(None, None, None).takes(&event) && takes(None, None, None).takes(&visible));
+        assert!(takes(Some("1MF"), Some(5), Some("internal")).takes(&event));
+        assert!(!takes(Some("2MF"), Some(5), Some("internal")).takes(&event));
+        assert!(!takes(Some("1MF"), Some(6), Some("internal")).takes(&event));
+        assert!(!takes(Some("1MF"), Some(5), Some("external")).takes(&event));
+        assert!(!takes(None, None, Some("internal")).takes(&visible));
+
+        let places = Places {
+            ramdisk: vec![],
+            detectors: vec!["1MF".into(), EXTRA.into(), "former".into()],
+            storages: vec![("internal".into(), vec![])],
+        };
+        let check = |filter| places.check(&filter);
+        assert_eq!(check(takes(Some("former"), Some(9), Some("internal"))), Ok(()));
+        assert_eq!(
+            check(takes(Some("1mf"), None, None)),
+            Err("there is no detector \"1mf\"; there are: 1MF, former".to_owned())
+        );
+        assert!(check(takes(Some(EXTRA), None, None)).is_err(), "nobody hears of extra files");
+        assert!(check(takes(None, None, Some("nas"))).is_err());
+    }
 
     #[test]
     fn paths_are_absolute_where_that_is_known_and_extra_files_are_nobodys_business() {

@@ -273,7 +273,8 @@ pub struct Fill {
     /// Its room.
     #[serde(flatten)]
     pub room: Room,
-    /// When it will be full if it goes on as in the last seconds, in seconds; nothing where it does not fill up.
+    /// When it will be full if it goes on as in the last seconds, in seconds; nothing where it does not fill up, and where stored files will
+    /// make room before.
     pub full_in_s: Option<u64>,
 }
 
@@ -390,10 +391,87 @@ impl StatusReport {
     }
 }
 
+/// Whether stored files will leave a file system before it is full, as things are: it is below `limit`, above which they do, and the storage
+/// that they are stored on works.
+pub fn makes_room(storages: &[Storage], of: FillOf, name: &str, room: Room, limit: f64) -> bool {
+    let kind = |wanted: &str| storages.iter().find(|storage| storage.kind == wanted);
+    let refuge = match of {
+        FillOf::Ramdisk => kind("internal"),
+        FillOf::Storage if kind("internal").is_some_and(|internal| internal.id == name) => kind("external"),
+        FillOf::Storage | FillOf::Detector => None,
+    };
+    let used = 1.0 - room.free_bytes as f64 / room.total_bytes as f64;
+    used < limit && refuge.is_some_and(|storage| storage.health == Health::Ok)
+}
+
+/// Leaves out what is older than the newest `most`, but for shifts in which something is still to be done.
+pub fn forget(shifts: &mut Vec<Shift>, most: usize) {
+    let old = shifts.len().saturating_sub(most);
+    let is_open = |copies: &Copies| copies.counts.pending > 0 || copies.counts.failed > 0;
+    let mut seen = 0;
+    shifts.retain(|shift| {
+        seen += 1;
+        seen > old || shift.storages.iter().any(is_open)
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::message::Code;
+
+    #[test]
+    fn a_file_system_is_relieved_below_its_limit_while_the_next_storage_works() {
+        let storage = |kind: &str, health| Storage {
+            id: format!("the {kind}"),
+            kind: kind.to_owned(),
+            target: String::new(),
+            health,
+            since_ms: None,
+            in_flight: 0,
+            pending: 0,
+            rate: Rate::default(),
+            stored: Amount::default(),
+            room: Room::default(),
+            left: Left::default(),
+        };
+        let room = |free_bytes| Room { total_bytes: 100, free_bytes };
+        let ask = |internal: Health, external: Option<Health>, of, name: &str, free| {
+            let external = external.map(|health| storage("external", health));
+            let storages: Vec<Storage> =
+                [storage("internal", internal)].into_iter().chain(external).collect();
+            makes_room(&storages, of, name, room(free), 0.8)
+        };
+        let hung = || Health::Hung { reason: String::new() };
+        let internal = "the internal";
+        assert!(ask(Health::Ok, None, FillOf::Ramdisk, "", 30));
+        assert!(!ask(Health::Ok, None, FillOf::Ramdisk, "", 20), "files leave, and it fills all the same");
+        assert!(!ask(hung(), None, FillOf::Ramdisk, "", 30), "nothing is stored, so nothing leaves");
+        assert!(!ask(Health::Ok, None, FillOf::Detector, "", 30));
+        assert!(!ask(Health::Ok, None, FillOf::Storage, internal, 30), "no external one");
+        assert!(ask(Health::Ok, Some(Health::Ok), FillOf::Storage, internal, 30));
+        assert!(!ask(Health::Ok, Some(hung()), FillOf::Storage, internal, 30));
+        assert!(!ask(Health::Ok, Some(Health::Ok), FillOf::Storage, "the external", 30));
+    }
+
+    #[test]
+    fn old_shifts_are_forgotten_when_nothing_is_to_be_done_in_them() {
+        let shift = |id, pending, failed| {
+            let tally = Tally { pending, failed, stored: 3, lost: 1, superseded: 1 };
+            let copies = Copies { storage: "internal".to_owned(), counts: tally.into() };
+            Shift { start_ms: ShiftId(id), uid: 1, gid: 1, storages: vec![copies] }
+        };
+        let left = |most| {
+            let mut shifts =
+                vec![shift(1, 0, 0), shift(2, 1, 0), shift(3, 0, 1), shift(4, 0, 0), shift(5, 0, 0)];
+            forget(&mut shifts, most);
+            shifts.iter().map(|shift| shift.start_ms.0).collect::<Vec<_>>()
+        };
+        assert_eq!(left(9), [1, 2, 3, 4, 5]);
+        assert_eq!(left(5), [1, 2, 3, 4, 5]);
+        assert_eq!(left(4), [2, 3, 4, 5]);
+        assert_eq!(left(1), [2, 3, 5]);
+    }
 
     #[test]
     fn json_keys_are_what_scripts_read() {

@@ -31,9 +31,11 @@ pub fn latency(microseconds: u64) -> String {
 
 /// `+0.3 ms`, `-1.5 s`.
 pub fn offset(milliseconds: f64) -> String {
-    match milliseconds.abs() < 1000.0 {
-        true => format!("{milliseconds:+.1} ms"),
-        false => format!("{:+.1} s", milliseconds / 1e3),
+    match milliseconds.abs() {
+        // Neither ahead nor behind.
+        ..0.05 => "0.0 ms".to_owned(),
+        ..1000.0 => format!("{milliseconds:+.1} ms"),
+        _ => format!("{:+.1} s", milliseconds / 1e3),
     }
 }
 
@@ -109,6 +111,7 @@ mod tests {
         assert_eq!(latency(850), "0.85 ms");
         assert_eq!(latency(1_250_000), "1.25 s");
         assert_eq!(offset(0.31), "+0.3 ms");
+        assert_eq!(offset(-0.04), "0.0 ms");
         assert_eq!(offset(-1500.0), "-1.5 s");
         assert_eq!([count(1, "copy"), count(2, "copy"), count(0, "file")], ["1 copy", "2 copies", "0 files"]);
         assert_eq!(one_line("a\x1b[2Jb\n"), "a [2Jb ");

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::feed::{Gap, Reader};
 use crate::journal::{LoggedEvent, LoggedEvents, Queries, Unanswered};
-use crate::model::event::{EventKind, FileEvent, Places, Subject};
+use crate::model::event::{EventKind, FileEvent, Filter, Places, Subject};
 use crate::model::shift::ShiftId;
 
 /// Asked of the journal at a time; between two questions it commits.
@@ -71,6 +71,14 @@ impl Events {
             tokio::join!(relay_visible, relay_stored);
         };
         (Self { visible, stored, ..self }, relay)
+    }
+
+    /// See [`Places::check`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn check(&self, filter: &Filter) -> Result<(), String> {
+        self.places.check(filter)
     }
 
     /// The last number of a kind.

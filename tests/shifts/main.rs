@@ -37,7 +37,8 @@ fn start(rig: &Rig, arguments: &[&str]) -> Started {
 }
 
 fn list(rig: &Rig) -> Vec<ShiftReport> {
-    serde_json::from_slice(&shift(rig, &["list", "--json"]).stdout).unwrap()
+    let answer: serde_json::Value = serde_json::from_slice(&shift(rig, &["list", "--json"]).stdout).unwrap();
+    serde_json::from_value(answer["shifts"].clone()).unwrap()
 }
 
 fn landing(rig: &Rig, user: &str) -> PathBuf {

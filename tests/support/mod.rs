@@ -3,6 +3,7 @@
 
 pub mod browser;
 pub mod daemon;
+pub mod documented;
 pub mod http;
 pub mod mount;
 pub mod netns;

@@ -10,6 +10,7 @@ use ppu_uringd::model::status::{Counts, StatusReport};
 use ppu_uringd::simulate::{self, Plan, Record, SimulateError, Summary};
 
 use super::super::Failure;
+use super::super::output::People;
 use super::board::Board;
 use super::daemons::Daemons;
 
@@ -72,8 +73,9 @@ pub(super) fn until_all_is_stored(
     daemons: &mut Daemons,
     files: u64,
     stop: &AtomicBool,
+    people: People,
 ) -> Result<End, Failure> {
-    let mut line = Line::new();
+    let mut line = Line::new(people);
     let mut moved = (Instant::now(), (0, 0, 0));
     // A daemon that is too busy for one answer is no failure; one that gives none while nothing moves is.
     let mut known = Err(String::from("no answer yet"));
@@ -134,13 +136,18 @@ pub(super) fn counts(status: &StatusReport) -> Counts {
 
 /// One line, written over again on a terminal; a new line now and then elsewhere.
 struct Line {
+    people: People,
     terminal: bool,
     shown: Option<(Instant, u64)>,
 }
 
 impl Line {
-    fn new() -> Self {
-        Self { terminal: std::io::stdout().is_terminal(), shown: None }
+    fn new(people: People) -> Self {
+        let terminal = match people {
+            People::Output => std::io::stdout().is_terminal(),
+            People::Error => std::io::stderr().is_terminal(),
+        };
+        Self { people, terminal, shown: None }
     }
 
     fn show(&mut self, board: &Board, counts: &Counts, elapsed: Duration) {
@@ -166,15 +173,21 @@ impl Line {
             totals.visible,
             counts.copied
         );
-        // Progress that nobody can see is no reason to stop.
-        let mut out = std::io::stdout().lock();
-        let _ = if self.terminal { write!(out, "\r\x1b[K{text}") } else { writeln!(out, "{text}") };
-        let _ = out.flush();
+        self.write(&if self.terminal { format!("\r\x1b[K{text}") } else { text + "\n" });
     }
 
     fn end(&self) {
         if self.terminal && self.shown.is_some() {
-            println!();
+            self.write("\n");
         }
+    }
+
+    /// Progress that nobody can see is no reason to stop.
+    fn write(&self, text: &str) {
+        let mut out: Box<dyn Write> = match self.people {
+            People::Output => Box::new(std::io::stdout()),
+            People::Error => Box::new(std::io::stderr()),
+        };
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 
 use ppu_uringd::simulate::{Finish, Images, Plan};
 
+use super::output::People;
 use super::{Failure, size, stop};
 use board::Board;
 use daemons::Daemons;
@@ -66,17 +67,21 @@ pub(super) struct Args {
     /// Leave the temporary directories, with configurations and logs, for a look
     #[arg(long)]
     keep: bool,
+    /// For scripts: one JSON object at the end; what is said meanwhile goes to standard error
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let stop = stop::on_signals()?;
     let stage = Stage::set_up(args.disk.as_deref(), args.keep)?;
-    println!("{stage}");
+    let people = People::unless(args.json);
+    people.line(&stage.to_string())?;
     let images = match &args.replay {
         Some(directory) => Images::replayed_from(directory).map_err(Failure::failed)?,
         None => Images::made(args.size, 100, 1),
     };
-    let files = files(args, &images, &stage)?;
+    let files = files(args, &images, &stage, people)?;
     let plan = Plan {
         target: stage.detector_ramdisk.clone(),
         images,
@@ -87,29 +92,35 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         shift: None,
         force: false,
     };
-    play(&stage, plan, files, &stop)
+    play(&stage, plan, files, &stop, people)
 }
 
-fn play(stage: &Stage, plan: Plan, files: u64, stop: &Arc<AtomicBool>) -> Result<(), Failure> {
+fn play(
+    stage: &Stage,
+    plan: Plan,
+    files: u64,
+    stop: &Arc<AtomicBool>,
+    people: People,
+) -> Result<(), Failure> {
     let board = Arc::new(Board::default());
     let watch = Watch::start(&stage.ppu_ramdisk, board.clone())?;
     let mut daemons = Daemons::start(stage)?;
     let engine = daemons.wait_until_connected(stop)?;
     let pace = if plan.rate > 0.0 { format!("{} a second", plan.rate) } else { "as fast as possible".into() };
-    println!("connected ({engine}); the detector writes {files} files, {pace}");
+    people.line(&format!("connected ({engine}); the detector writes {files} files, {pace}"))?;
 
     let simulation = Simulation::start(plan, board.clone(), stop.clone());
-    let end = follow::until_all_is_stored(&simulation, &board, &mut daemons, files, stop);
+    let end = follow::until_all_is_stored(&simulation, &board, &mut daemons, files, stop, people);
     let written = simulation.end(stop);
     let (end, written) = (end?, written?);
     watch.end()?;
     daemons.stop()?;
-    println!("both daemons have ended; comparing every byte");
-    verdict::give(stage, &board, &written, &end, stop)
+    people.line("both daemons have ended; comparing every byte")?;
+    verdict::give(stage, &board, &written, &end, stop, people)
 }
 
 /// As many as were asked for, or as many as there is room for.
-fn files(args: &Args, images: &Images, stage: &Stage) -> Result<u64, Failure> {
+fn files(args: &Args, images: &Images, stage: &Stage, people: People) -> Result<u64, Failure> {
     let unasked = || if args.rate > 0.0 { (args.rate * RUN_SECONDS).ceil() as u64 } else { UNPACED_FILES };
     let asked = args.files.or(images.replayed()).unwrap_or_else(unasked).max(1);
     let bytes = images.mean_bytes().map_err(Failure::failed)?;
@@ -119,7 +130,7 @@ fn files(args: &Args, images: &Images, stage: &Stage) -> Result<u64, Failure> {
         return Err(Failure::Failed(format!("there is no room for a single file: {what}")));
     }
     if fit < asked {
-        println!("only {fit} of {asked} files fit: {what}");
+        people.line(&format!("only {fit} of {asked} files fit: {what}"))?;
     }
     Ok(asked.min(fit))
 }

@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ppu_uringd::model::file_version::Hash;
 use ppu_uringd::model::status;
 use ppu_uringd::simulate::{Record, cbf};
+use serde::Serialize;
 
 use super::super::Failure;
+use super::super::output::{self, People};
+use super::super::simulate;
 use super::board::Board;
 use super::follow::{End, Written, counts};
 use super::stage::{IMAGES, Stage};
@@ -24,11 +27,12 @@ pub(super) fn give(
     written: &Written,
     end: &End,
     stop: &AtomicBool,
+    people: People,
 ) -> Result<(), Failure> {
-    speed(board, written, end);
+    speed(board, written, end, people)?;
     // The end of the simulation has set it; from here on it means Ctrl-C again.
     stop.store(false, Ordering::Relaxed);
-    let mut findings = Findings::default();
+    let mut findings = Findings { people, different: Vec::new(), count: 0, proven: 0 };
     daemons_word(written, end, &mut findings);
     for record in &written.records {
         if stop.load(Ordering::Relaxed) {
@@ -39,6 +43,9 @@ pub(super) fn give(
     nothing_else(&stage.ppu_ramdisk.join(IMAGES), written.records.len(), &mut findings);
     nothing_else(&stage.data.join(IMAGES), written.records.len(), &mut findings);
 
+    if people == People::Error {
+        output::object(&Verdict::new(board, written, end, &findings))?;
+    }
     let files = written.records.len();
     if findings.count > 0 {
         return Err(Failure::Failed(format!(
@@ -50,46 +57,93 @@ pub(super) fn give(
         0 => String::new(),
         proven => format!("; {proven} stored images match their own Content-MD5"),
     };
-    println!(
+    people.line(&format!(
         "PASSED: {files} files, {:.3} GB, identical byte for byte on detector, ramdisk and storage{proven}",
         written.summary.bytes as f64 / 1e9
-    );
-    Ok(())
+    ))
 }
 
-fn speed(board: &Board, written: &Written, end: &End) {
+/// The same for scripts.
+#[derive(Serialize)]
+struct Verdict<'a> {
+    passed: bool,
+    engine: &'a str,
+    written: simulate::Written,
+    /// From the first file's beginning until the last one was stored.
+    stored_after_s: f64,
+    /// From close to visible, seen by this process.
+    visible_ms: Option<Latency>,
+    /// From close to stored, the daemon's word.
+    stored_ms: Option<Latency>,
+    /// Stored images that match their own Content-MD5.
+    proven: u64,
+    /// What is not as it should be: how much, and the first of it, for people.
+    differences: usize,
+    different: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Latency {
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl<'a> Verdict<'a> {
+    fn new(board: &Board, written: &Written, end: &'a End, findings: &'a Findings) -> Self {
+        let status::Percentiles { p50_us, p99_us, max_us, files } = end.status.latency.stored;
+        let ms = |us: u64| us as f64 / 1e3;
+        Self {
+            passed: findings.count == 0,
+            engine: &end.status.daemon.engine,
+            written: (&written.summary).into(),
+            stored_after_s: end.elapsed.as_secs_f64(),
+            visible_ms: board.latency().map(|seen| Latency { p50: seen.p50, p99: seen.p99, max: seen.max }),
+            stored_ms: (files > 0).then(|| Latency { p50: ms(p50_us), p99: ms(p99_us), max: ms(max_us) }),
+            proven: findings.proven,
+            differences: findings.count,
+            different: &findings.different,
+        }
+    }
+}
+
+fn speed(board: &Board, written: &Written, end: &End, people: People) -> Result<(), Failure> {
     let summary = &written.summary;
     let (seconds, gb) = (summary.elapsed.as_secs_f64().max(1e-9), summary.bytes as f64 / 1e9);
-    println!(
+    people.line(&format!(
         "written   {} files, {gb:.3} GB in {seconds:.2} s: {:.1} files/s, {:.2} GB/s",
         summary.files,
         summary.files as f64 / seconds,
         gb / seconds
-    );
+    ))?;
     if summary.latest.as_secs_f64() > 0.1 {
-        println!("          (this machine fell up to {:.1} s behind the rate)", summary.latest.as_secs_f64());
+        let behind = summary.latest.as_secs_f64();
+        people.line(&format!("          (this machine fell up to {behind:.1} s behind the rate)"))?;
     }
-    println!("stored    all after {:.2} s", end.elapsed.as_secs_f64());
+    people.line(&format!("stored    all after {:.2} s", end.elapsed.as_secs_f64()))?;
     if let Some(seen) = board.latency() {
-        println!(
+        people.line(&format!(
             "close to visible   p50 {:8.2} ms   p99 {:8.2} ms   max {:8.2} ms   (seen by this process)",
             seen.p50, seen.p99, seen.max
-        );
+        ))?;
     }
     let status::Percentiles { p50_us, p99_us, max_us, files } = end.status.latency.stored;
     if files > 0 {
         let ms = |us: u64| us as f64 / 1e3;
-        println!(
+        people.line(&format!(
             "close to stored    p50 {:8.2} ms   p99 {:8.2} ms   max {:8.2} ms   (the daemon's word)",
             ms(p50_us),
             ms(p99_us),
             ms(max_us)
-        );
+        ))?;
     }
+    Ok(())
 }
 
-#[derive(Default)]
 struct Findings {
+    people: People,
+    /// The first ones.
+    different: Vec<String>,
     count: usize,
     /// Stored images that match their own Content-MD5.
     proven: u64,
@@ -98,11 +152,16 @@ struct Findings {
 impl Findings {
     fn add(&mut self, what: String) {
         self.count += 1;
-        match self.count {
-            count if count <= NAMED_MAX => println!("DIFFERENT {what}"),
-            count if count == NAMED_MAX + 1 => println!("DIFFERENT ... further ones are only counted"),
-            _ => {}
+        let text = match self.count {
+            count if count <= NAMED_MAX => format!("DIFFERENT {what}"),
+            count if count == NAMED_MAX + 1 => "DIFFERENT ... further ones are only counted".to_owned(),
+            _ => return,
+        };
+        if self.count <= NAMED_MAX {
+            self.different.push(what);
         }
+        // The verdict is what counts, and it says so as well.
+        let _ = self.people.line(&text);
     }
 }
 

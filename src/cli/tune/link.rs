@@ -25,8 +25,10 @@ use ppu_uringd::rooted::{FileStat, Root, Staging};
 use ppu_uringd::send::jobs::Jobs;
 use ppu_uringd::send::settle::Settling;
 use ppu_uringd::send::stream;
+use serde::{Serialize, Serializer};
 
 use super::super::Failure;
+use super::super::output::note;
 use super::table::{self, ROUNDS, Row};
 use super::{Bench, STREAMS};
 
@@ -41,10 +43,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const DEAD_AFTER: Duration = Duration::from_secs(30);
 
 /// How files are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Way {
+    #[serde(serialize_with = "word")]
     pub(super) engine: Engine,
     pub(super) streams: u16,
+}
+
+fn word<S: Serializer>(engine: &Engine, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(engine)
 }
 
 impl fmt::Display for Way {
@@ -60,7 +67,7 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Vec<Row<Way>>, Failure> {
         match open_engine(choice(engine), stream::LIMITS) {
             Ok(_) => ways.extend(STREAMS.map(|streams| Way { engine, streams })),
             Err(error) => {
-                eprintln!("engine {engine}: {error}");
+                note(&format!("engine {engine}: {error}"));
                 bench.done += STREAMS.len() * ROUNDS;
             }
         }
@@ -137,7 +144,7 @@ impl Plane {
             let (jobs, source) = (Arc::clone(&plane.jobs), bench.place.source());
             let sending = move || {
                 if let Err(error) = send(near, &jobs, &source, engine) {
-                    eprintln!("sending: {error}");
+                    note(&format!("sending: {error}"));
                 }
             };
             plane.threads.push(std::thread::Builder::new().name("send".to_owned()).spawn(sending)?);

@@ -1,5 +1,6 @@
 //! `tune`: measures on the operator's own mounts, with the product's own code, and says what to set.
 
+mod choice;
 mod link;
 mod place;
 mod storage;
@@ -12,8 +13,11 @@ use std::time::Duration;
 
 use ppu_config::{Checked, Ppu};
 use ppu_uringd::serve::control::{Request, query};
+use serde::Serialize;
 
+use super::output::{self, note};
 use super::{Failure, size, stop};
+use choice::{Choice, Measured};
 use place::Place;
 use table::{ROUNDS, Row};
 
@@ -56,6 +60,10 @@ pub(super) struct Args {
     /// How long it may take, about
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
+
+    /// For scripts: one JSON object, with everything that was measured
+    #[arg(long)]
+    json: bool,
 }
 
 /// What all measurements have in common.
@@ -73,83 +81,78 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let Checked { config, .. } = Ppu::load(&args.config)?;
     let stop = stop::on_signals()?;
     if query(&config.interfaces.control, &Request::Status).is_ok() {
-        eprintln!("WARNING  the daemon runs: it disturbs the measurement, and is disturbed by it");
+        note("WARNING  the daemon runs: it disturbs the measurement, and is disturbed by it");
     }
     // Through the page cache comes on top.
     let ways = 2 * STREAMS.len() + config.storages.len() * (DEPTHS.len() + 1);
     let all = ways * ROUNDS;
     let place = Place::new(&config.ramdisk, args.size)?;
-    eprintln!("{place}");
+    note(&place.to_string());
     let time = Duration::from_secs(args.seconds) / all as u32;
     let mut bench = Bench { config: &config, place, time, stop, done: 0, all };
     let links = link::measure(&mut bench)?;
     let mut storages = Vec::new();
-    let mut failed = false;
+    let mut not_measured = Vec::new();
     for storage in &config.storages {
         match storage::measure(&mut bench, storage) {
             Ok(rows) => storages.push((storage, rows)),
             Err(reason) if bench.is_stopped() => return Err(Failure::Failed(reason)),
-            Err(reason) => {
-                eprintln!("storage {}: not measured: {reason}", storage.id);
-                failed = true;
+            Err(why) => {
+                note(&format!("storage {}: not measured: {why}", storage.id));
+                not_measured.push(NotMeasured { storage: &storage.id, why });
             }
         }
     }
     drop(bench);
-    super::print(&report(&config, &links, &storages))?;
-    if failed { Err(Failure::Reported) } else { Ok(()) }
+    let choice = Choice::new(&config, &links, &storages);
+    if args.json {
+        output::object(&Answer {
+            image_bytes: args.size,
+            links: links.iter().map(Row::shown).collect(),
+            storages: storages.iter().map(StorageAnswer::from).collect(),
+            not_measured: &not_measured,
+            set: &choice,
+        })?;
+    } else {
+        output::print(&report(&links, &storages, &choice))?;
+    }
+    if not_measured.is_empty() { Ok(()) } else { Err(Failure::Reported) }
 }
 
-/// A storage and what was measured on it.
-type Measured<'a> = (&'a ppu_config::Storage, Vec<Row<storage::Way>>);
+/// All of it for scripts.
+#[derive(Serialize)]
+struct Answer<'a> {
+    image_bytes: u64,
+    links: Vec<table::Shown<link::Way>>,
+    storages: Vec<StorageAnswer<'a>>,
+    not_measured: &'a [NotMeasured<'a>],
+    set: &'a Choice,
+}
 
-fn report(config: &Ppu, links: &[Row<link::Way>], storages: &[Measured<'_>]) -> String {
-    let mut text = table::print("ENGINE, CONNECTIONS", links);
-    let mut lines = String::new();
-    let now = |is: bool| if is { "as now" } else { "was otherwise" };
-    let engine_now = link::now(config.engine, links);
-    if let Some(engine) = link::best_engine(links, engine_now) {
-        let is_now = Some(engine) == engine_now;
-        // `auto` takes io_uring where it can.
-        let word = match (is_now, config.engine) {
-            (true, ppu_config::Engine::Auto) => "auto".to_owned(),
-            _ => engine.to_string(),
-        };
-        lines += &format!("engine = \"{word}\"  # {}\n", now(is_now));
-        let links: Vec<Row<link::Way>> =
-            links.iter().filter(|row| row.way.engine == engine).cloned().collect();
-        for detector in &config.detectors {
-            let Some(best) =
-                table::best(&links, |way| usize::from(way.streams), |way| way.streams == detector.streams)
-            else {
-                continue;
-            };
-            let (id, streams) = (&detector.id, best.streams);
-            lines += &format!(
-                "\n[[detector]]  # {id}\nstreams = {streams}  # {}\n",
-                now(detector.streams == streams)
-            );
-        }
+#[derive(Serialize)]
+struct StorageAnswer<'a> {
+    id: &'a str,
+    ways: Vec<table::Shown<storage::Way>>,
+}
+
+#[derive(Serialize)]
+struct NotMeasured<'a> {
+    storage: &'a str,
+    why: String,
+}
+
+impl<'a> From<&'a Measured<'a>> for StorageAnswer<'a> {
+    fn from((storage, rows): &'a Measured<'a>) -> Self {
+        Self { id: &storage.id, ways: rows.iter().map(Row::shown).collect() }
     }
+}
+
+fn report(links: &[Row<link::Way>], storages: &[Measured<'_>], choice: &Choice) -> String {
+    let mut text = table::print("ENGINE, CONNECTIONS", links);
     for (storage, rows) in storages {
         text += &table::print(&format!("STORAGE {}", storage.id), rows);
-        let depths: Vec<Row<storage::Way>> = rows.iter().filter(|row| row.way.direct).cloned().collect();
-        let depth_now = usize::from(storage.queue_depth);
-        let Some(best) = table::best(&depths, |way| way.depth, |way| way.depth == depth_now) else {
-            continue;
-        };
-        let direct = !storage::cache_is_better(rows);
-        let word = if direct { "auto" } else { "off" };
-        let is_direct = (storage.direct == ppu_config::Direct::Auto) == direct;
-        lines += &format!(
-            "\n[[storage]]  # {}\nqueue_depth = {}  # {}\ndirect = \"{word}\"  # {}\n",
-            storage.id,
-            best.depth,
-            now(best.depth == depth_now),
-            now(is_direct),
-        );
     }
-    text + "\nTo set in ppu.toml, the rest stays as it is:\n\n" + &lines
+    text + "\nTo set in ppu.toml, the rest stays as it is:\n\n" + &choice.toml()
 }
 
 impl Bench<'_> {
@@ -160,6 +163,6 @@ impl Bench<'_> {
     /// Says how far it is, and what came last.
     fn progress(&mut self, what: &str) {
         self.done += 1;
-        eprintln!("[{}/{}] {what}", self.done, self.all);
+        note(&format!("[{}/{}] {what}", self.done, self.all));
     }
 }

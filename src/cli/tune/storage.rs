@@ -16,6 +16,7 @@ use ppu_uringd::model::shift::ShiftId;
 use ppu_uringd::rooted::Root;
 use ppu_uringd::rooted::mount;
 use ppu_uringd::store::writer::{Settings, Writer};
+use serde::Serialize;
 
 use super::super::machine::is_mount_point;
 use super::table::{self, Row};
@@ -27,8 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const CACHE_GAIN: f64 = 1.1;
 
 /// How files are copied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Way {
+    #[serde(rename = "queue_depth")]
     pub(super) depth: usize,
     /// Past the page cache.
     pub(super) direct: bool,

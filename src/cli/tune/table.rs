@@ -3,6 +3,8 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// So near to the best one the cheaper way is chosen: measurements vary, and depth and threads cost.
 const AS_GOOD: f64 = 0.95;
 
@@ -16,6 +18,30 @@ pub(super) struct Row<W> {
     pub(super) files: u64,
     pub(super) bytes: u64,
     pub(super) took: Duration,
+}
+
+/// The same for scripts.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown<W> {
+    #[serde(flatten)]
+    way: W,
+    files: u64,
+    bytes: u64,
+    seconds: f64,
+    bytes_per_s: f64,
+}
+
+impl<W: Copy> Row<W> {
+    pub(super) fn shown(&self) -> Shown<W> {
+        let Self { way, files, bytes, took } = self;
+        Shown {
+            way: *way,
+            files: *files,
+            bytes: *bytes,
+            seconds: took.as_secs_f64(),
+            bytes_per_s: self.rate(),
+        }
+    }
 }
 
 impl<W> Row<W> {

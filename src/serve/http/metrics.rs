@@ -33,14 +33,43 @@ struct Metric {
     rows: Rows,
 }
 
-/// Where its values are found.
+/// Where its values are found: on their own, or one for each detector, storage, or file system that files leave.
 enum Rows {
     Gauge(fn(&Observation) -> Vec<Row<f64>>),
     Counter(fn(&Observation) -> Vec<Row<u64>>),
     Histogram(fn(&Observation) -> Vec<Row<Times>>),
+    DetectorGauge(fn(&Detector) -> f64),
+    DetectorCounter(fn(&Detector) -> u64),
+    StorageGauge(fn(&Storage) -> f64),
+    StorageCounter(fn(&Storage) -> u64),
+    LeftGauge(fn(&Left) -> f64),
+    LeftCounter(fn(&Left) -> u64),
 }
 
 type Row<T> = (Vec<(&'static str, String)>, T);
+
+/// What is there now.
+enum Values {
+    Gauge(Vec<Row<f64>>),
+    Counter(Vec<Row<u64>>),
+    Histogram(Vec<Row<Times>>),
+}
+
+impl Rows {
+    fn values(&self, observation: &Observation) -> Values {
+        match self {
+            Self::Gauge(rows) => Values::Gauge(rows(observation)),
+            Self::Counter(rows) => Values::Counter(rows(observation)),
+            Self::Histogram(rows) => Values::Histogram(rows(observation)),
+            Self::DetectorGauge(value) => Values::Gauge(detectors(observation, value)),
+            Self::DetectorCounter(value) => Values::Counter(detectors(observation, value)),
+            Self::StorageGauge(value) => Values::Gauge(storages(observation, value)),
+            Self::StorageCounter(value) => Values::Counter(storages(observation, value)),
+            Self::LeftGauge(value) => Values::Gauge(leavers(observation, value)),
+            Self::LeftCounter(value) => Values::Counter(leavers(observation, value)),
+        }
+    }
+}
 
 const METRICS: &[Metric] = &[
     gauge("ppu_uringd_build_info", "Always 1; release, engine and verification are labels.", |o| {
@@ -85,49 +114,57 @@ const METRICS: &[Metric] = &[
         |o| fills(o, |total, _| total),
     ),
     gauge("ppu_uringd_filesystem_free_bytes", "Free room on it.", |o| fills(o, |_, free| free)),
-    gauge(
+    metric(
         "ppu_uringd_evicting",
         "1 while a file system is too full and the oldest stored files leave it.",
-        |o| leavers(o, |left| truth(left.evicting)),
+        Rows::LeftGauge(|left| truth(left.evicting)),
     ),
-    counter(
+    metric(
         "ppu_uringd_evicted_files",
         "Files that left a file system to make room, since the daemon's start; links may have their places.",
-        |o| leavers(o, |left| left.evicted.files),
+        Rows::LeftCounter(|left| left.evicted.files),
     ),
-    counter("ppu_uringd_evicted_bytes", "Their size.", |o| leavers(o, |left| left.evicted.bytes)),
-    counter(
+    metric("ppu_uringd_evicted_bytes", "Their size.", Rows::LeftCounter(|left| left.evicted.bytes)),
+    metric(
         "ppu_uringd_purged_files",
         "Files of past shifts that left a file system, since the daemon's start.",
-        |o| leavers(o, |left| left.purged.files),
+        Rows::LeftCounter(|left| left.purged.files),
     ),
-    counter("ppu_uringd_purged_bytes", "Their size.", |o| leavers(o, |left| left.purged.bytes)),
-    gauge("ppu_uringd_detector_connected", "1 while files can travel from this detector.", |o| {
-        detectors(o, |d| truth(d.link.state == LinkState::Connected))
-    }),
-    gauge(
+    metric("ppu_uringd_purged_bytes", "Their size.", Rows::LeftCounter(|left| left.purged.bytes)),
+    metric(
+        "ppu_uringd_detector_connected",
+        "1 while files can travel from this detector.",
+        Rows::DetectorGauge(|d| truth(d.link.state == LinkState::Connected)),
+    ),
+    metric(
         "ppu_uringd_detector_backlog_files",
         "Files closed on the detector and not yet landed on the PPU.",
-        |o| detectors(o, |d| d.backlog.files as f64),
+        Rows::DetectorGauge(|d| d.backlog.files as f64),
     ),
-    gauge("ppu_uringd_detector_backlog_bytes", "Their size.", |o| detectors(o, |d| d.backlog.bytes as f64)),
-    gauge("ppu_uringd_detector_in_flight_files", "Of the backlog: asked for, and on the way.", |o| {
-        detectors(o, |d| d.in_flight as f64)
-    }),
-    gauge(
+    metric(
+        "ppu_uringd_detector_backlog_bytes",
+        "Their size.",
+        Rows::DetectorGauge(|d| d.backlog.bytes as f64),
+    ),
+    metric(
+        "ppu_uringd_detector_in_flight_files",
+        "Of the backlog: asked for, and on the way.",
+        Rows::DetectorGauge(|d| d.in_flight as f64),
+    ),
+    metric(
         "ppu_uringd_detector_waiting_for_room_files",
         "Of the backlog: waiting for room on the PPU's ramdisk.",
-        |o| detectors(o, |d| d.no_room as f64),
+        Rows::DetectorGauge(|d| d.no_room as f64),
     ),
-    gauge(
+    metric(
         "ppu_uringd_detector_held_files",
         "Of the backlog: held, because no known shift covers them.",
-        |o| detectors(o, |d| d.held as f64),
+        Rows::DetectorGauge(|d| d.held as f64),
     ),
-    gauge(
+    metric(
         "ppu_uringd_detector_skipped_files",
         "Symlinks, devices and sockets on the detector, which are not transferred.",
-        |o| detectors(o, |d| d.skipped as f64),
+        Rows::DetectorGauge(|d| d.skipped as f64),
     ),
     gauge(
         "ppu_uringd_detector_clock_offset_seconds",
@@ -137,22 +174,22 @@ const METRICS: &[Metric] = &[
             o.report.detectors.iter().filter_map(measured).collect()
         },
     ),
-    counter(
+    metric(
         "ppu_uringd_detector_landed_files",
         "Files that landed, complete and verified, since the daemon's start.",
-        |o| detectors(o, |d| d.landed.files),
+        Rows::DetectorCounter(|d| d.landed.files),
     ),
-    counter("ppu_uringd_detector_landed_bytes", "Their size.", |o| detectors(o, |d| d.landed.bytes)),
-    counter(
+    metric("ppu_uringd_detector_landed_bytes", "Their size.", Rows::DetectorCounter(|d| d.landed.bytes)),
+    metric(
         "ppu_uringd_detector_released_files",
         "Files removed from the detector's ramdisk when they were safe, since its daemon's start.",
-        |o| detectors(o, |d| d.released.files),
+        Rows::DetectorCounter(|d| d.released.files),
     ),
-    counter("ppu_uringd_detector_released_bytes", "Their size.", |o| detectors(o, |d| d.released.bytes)),
-    counter(
+    metric("ppu_uringd_detector_released_bytes", "Their size.", Rows::DetectorCounter(|d| d.released.bytes)),
+    metric(
         "ppu_uringd_detector_integrity_errors",
         "Files damaged on the way and sent again, since the daemon's start.",
-        |o| detectors(o, |d| d.integrity_errors),
+        Rows::DetectorCounter(|d| d.integrity_errors),
     ),
     gauge("ppu_uringd_storage_health", "1 for the state that the storage is in, 0 for the others.", |o| {
         let states = |storage: &Storage| {
@@ -165,14 +202,16 @@ const METRICS: &[Metric] = &[
         };
         o.report.storages.iter().flat_map(states).collect()
     }),
-    gauge(
+    metric(
         "ppu_uringd_storage_pending_files",
         "Landed files that are not yet stored there, over all shifts.",
-        |o| storages(o, |s| s.pending as f64),
+        Rows::StorageGauge(|s| s.pending as f64),
     ),
-    gauge("ppu_uringd_storage_in_flight_files", "Copies that run now.", |o| {
-        storages(o, |s| s.in_flight as f64)
-    }),
+    metric(
+        "ppu_uringd_storage_in_flight_files",
+        "Copies that run now.",
+        Rows::StorageGauge(|s| s.in_flight as f64),
+    ),
     gauge(
         "ppu_uringd_storage_failed_files",
         "Copies given up for now, over all remembered shifts; `ppu-uringd retry` takes them up again.",
@@ -190,12 +229,12 @@ const METRICS: &[Metric] = &[
             })
         },
     ),
-    counter(
+    metric(
         "ppu_uringd_storage_stored_files",
         "Files written there and synced, since the daemon's start.",
-        |o| storages(o, |s| s.stored.files),
+        Rows::StorageCounter(|s| s.stored.files),
     ),
-    counter("ppu_uringd_storage_stored_bytes", "Their size.", |o| storages(o, |s| s.stored.bytes)),
+    metric("ppu_uringd_storage_stored_bytes", "Their size.", Rows::StorageCounter(|s| s.stored.bytes)),
     gauge(
         "ppu_uringd_shift_start_time_seconds",
         "When the current shift began, in seconds since the epoch.",
@@ -248,6 +287,10 @@ const METRICS: &[Metric] = &[
         },
     ),
 ];
+
+const fn metric(name: &'static str, help: &'static str, rows: Rows) -> Metric {
+    Metric { name, help, rows }
+}
 
 const fn gauge(name: &'static str, help: &'static str, rows: fn(&Observation) -> Vec<Row<f64>>) -> Metric {
     Metric { name, help, rows: Rows::Gauge(rows) }
@@ -330,20 +373,19 @@ struct Scrape(Arc<Observation>);
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for Metric { name, help, rows } in METRICS {
-            let kind = match rows {
-                Rows::Gauge(_) => MetricType::Gauge,
-                Rows::Counter(_) => MetricType::Counter,
-                Rows::Histogram(_) => MetricType::Histogram,
+            let values = rows.values(&self.0);
+            let kind = match values {
+                Values::Gauge(_) => MetricType::Gauge,
+                Values::Counter(_) => MetricType::Counter,
+                Values::Histogram(_) => MetricType::Histogram,
             };
             let metric = encoder.encode_descriptor(name, help, None, kind)?;
-            match rows {
-                Rows::Gauge(rows) => write_rows(metric, rows(&self.0), |m, value| m.encode_gauge(value))?,
-                Rows::Counter(rows) => {
-                    write_rows(metric, rows(&self.0), |m, value| {
-                        m.encode_counter::<NoLabelSet, _, u64>(value, None)
-                    })?;
+            match values {
+                Values::Gauge(rows) => write_rows(metric, rows, |m, value| m.encode_gauge(value))?,
+                Values::Counter(rows) => {
+                    write_rows(metric, rows, |m, value| m.encode_counter::<NoLabelSet, _, u64>(value, None))?;
                 }
-                Rows::Histogram(rows) => write_rows(metric, rows(&self.0), |m, times| {
+                Values::Histogram(rows) => write_rows(metric, rows, |m, times| {
                     let classes: Vec<(f64, u64)> =
                         times.classes().map(|(bound, count)| (bound.as_secs_f64(), count)).collect();
                     m.encode_histogram::<NoLabelSet>(times.sum().as_secs_f64(), times.count(), &classes, None)

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::io;
 use std::net::{self, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -94,12 +93,14 @@ impl Port {
         self.listener.local_addr()
     }
 
-    /// Serves each client by a task of its own, until `stop`; then they may come to their end, for a moment.
-    pub async fn serve<F>(
+    /// Serves each client by a task of its own, which gets what is `shared`, until `stop`; then they may come to their end, for a moment.
+    pub async fn serve<S, F>(
         self,
-        converse: impl Fn(Client) -> F + Send + Sync + 'static,
+        shared: S,
+        converse: impl Fn(Client, S) -> F + Send + Sync + 'static,
         mut stop: oneshot::Receiver<()>,
     ) where
+        S: Clone,
         F: Future<Output = ()> + Send + 'static,
     {
         let Self { listener, key, limits } = self;
@@ -107,7 +108,6 @@ impl Port {
             Ok(listener) => listener,
             Err(error) => return tracing::error!("interfaces.{key}: poll: {error}: nobody is served there"),
         };
-        let converse = Arc::new(converse);
         let mut clients = JoinSet::new();
         loop {
             tokio::select! {
@@ -120,7 +120,7 @@ impl Port {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => match Client::new(stream, peer, key, limits) {
                         Ok(client) if clients.len() >= limits.clients => client.turn_away(),
-                        Ok(client) => drop(clients.spawn(converse(client))),
+                        Ok(client) => drop(clients.spawn(converse(client, shared.clone()))),
                         // It left at once.
                         Err(error) => tracing::debug!(%peer, "interfaces.{key}: {error}"),
                     },

@@ -6,14 +6,17 @@ use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::{Client, Line, Over, Port, append_item};
-use crate::model::event::EventKind;
+use crate::model::event::{EventKind, Filter};
+use crate::model::shift::ShiftId;
 use crate::model::status::Told;
-use crate::serve::events::{Events, NoEvents};
+use crate::serve::events::{Events, Item, NoEvents};
 use crate::serve::feed::Reader;
 
 const EXAMPLE: &str = r#"{"v":1,"want":"messages","codes":"all","since":0}"#;
 /// Written at a time.
 const PAGE: usize = 100;
+/// Of events that a client has not selected, so many go by before it hears how far they are.
+const PASSED_MAX: usize = 1000;
 
 /// What can be subscribed to.
 #[derive(Debug, Clone)]
@@ -28,12 +31,8 @@ pub struct Subjects {
 
 /// Serves `port` until `stop`. When what is subscribed to ends, subscribers have heard its last.
 pub fn serve(port: Port, subjects: Subjects, stop: oneshot::Receiver<()>) -> impl Future<Output = ()> {
-    let converse = move |client: Client| {
-        let subjects = subjects.clone();
-        // However it ends: nobody is interested.
-        async move { drop(converse(client, subjects).await) }
-    };
-    port.serve(converse, stop)
+    // However a conversation ends: nobody is interested.
+    port.serve(subjects, |client, subjects| async { drop(converse(client, subjects).await) }, stop)
 }
 
 #[derive(Deserialize)]
@@ -45,6 +44,9 @@ struct Request {
     want: Want,
     codes: Option<Codes>,
     since: Option<u64>,
+    detector: Option<String>,
+    shift_ms: Option<ShiftId>,
+    storage: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -66,19 +68,29 @@ enum Codes {
 }
 
 async fn converse(mut client: Client, subjects: Subjects) -> Result<(), Over> {
-    let request: Request = client.request(EXAMPLE).await?;
-    let kind = match request.want {
-        Want::Messages => {
-            let codes = request.codes.unwrap_or_default();
-            return tell_messages(client, subjects, codes, request.since).await;
+    let Request { want, codes, since, detector, shift_ms: shift, storage, .. } =
+        client.request(EXAMPLE).await?;
+    let filter = Filter { detector, shift, storage };
+    let wrong = match want {
+        Want::Messages if filter != Filter::default() => {
+            Some("detector, shift_ms and storage select events: messages have none".to_owned())
         }
-        Want::Visible => EventKind::Visible,
-        Want::Stored => EventKind::Stored,
+        Want::Visible | Want::Stored if codes.is_some() => {
+            Some("codes are those of messages: events have none".to_owned())
+        }
+        Want::Visible if filter.storage.is_some() => {
+            Some("storage selects what is stored: an image that becomes visible is on none".to_owned())
+        }
+        _ => subjects.events.check(&filter).err(),
     };
-    if request.codes.is_some() {
-        return Err(client.fail("codes are those of messages: events have none".to_owned()).await);
+    if let Some(wrong) = wrong {
+        return Err(client.fail(wrong).await);
     }
-    tell_events(client, subjects, kind, request.since).await
+    match want {
+        Want::Messages => tell_messages(client, subjects, codes.unwrap_or_default(), since).await,
+        Want::Visible => tell_events(client, subjects, EventKind::Visible, &filter, since).await,
+        Want::Stored => tell_events(client, subjects, EventKind::Stored, &filter, since).await,
+    }
 }
 
 async fn tell_messages(
@@ -130,23 +142,38 @@ async fn tell_events(
     mut client: Client,
     subjects: Subjects,
     kind: EventKind,
+    filter: &Filter,
     since: Option<u64>,
 ) -> Result<(), Over> {
     let Subjects { mut events, software, .. } = subjects;
     let last = events.last(kind);
     client.say_line(&Line::Subscribed { last, software: software.to_owned() }).await?;
     let mut since = since.unwrap_or(last);
+    let mut passed = 0;
     loop {
         let items = tokio::select! {
             biased;
             items = events.after(kind, &mut since, PAGE) => items,
             () = client.interruption() => return Err(Over),
         };
-        let mut lines = Vec::new();
-        match items {
-            Ok(items) => items.iter().for_each(|item| append_item(item, &mut lines)),
+        let items = match items {
+            Ok(items) => items,
             Err(NoEvents::End) => return Err(Over),
             Err(NoEvents::Trouble(why)) => return Err(client.fail(format!("{why}; then ask again")).await),
+        };
+        let mut lines = Vec::new();
+        for item in &items {
+            match item {
+                Item::Event(event) if !filter.takes(event) => passed += 1,
+                item => {
+                    append_item(item, &mut lines);
+                    passed = 0;
+                }
+            }
+        }
+        if passed >= PASSED_MAX {
+            Line::Passed { number: since }.append_to(&mut lines);
+            passed = 0;
         }
         client.say(&lines).await?;
     }

@@ -38,6 +38,11 @@ pub enum Line {
     Message(Told),
     /// To a subscriber: what may be missing.
     Gap(Gap),
+    /// To a subscriber that has selected events: up to this number there is nothing more for it.
+    Passed {
+        /// To ask from there on.
+        number: u64,
+    },
     /// Why not; for people. The connection is closed.
     Error(String),
 }

@@ -41,19 +41,14 @@ pub struct Row {
 /// Puts the question how things are to who knows it, and hands it the end that takes the answer.
 pub type Ask = dyn Fn(oneshot::Sender<StatusReport>) + Send + Sync;
 
-/// Serves `port` until `stop`. At most `history` shifts are told of.
-pub fn serve(
-    port: Port,
-    ask: Box<Ask>,
-    history: usize,
-    stop: oneshot::Receiver<()>,
-) -> impl Future<Output = ()> {
+/// Serves `port` until `stop`.
+pub fn serve(port: Port, ask: Box<Ask>, stop: oneshot::Receiver<()>) -> impl Future<Output = ()> {
     let reports = Arc::new(Reports { ask, last: Mutex::new(None) });
-    let converse = move |mut client: Client| {
-        let reports = Arc::clone(&reports);
-        async move { while turn(&mut client, &reports, history).await.is_ok() {} }
-    };
-    port.serve(converse, stop)
+    port.serve(reports, converse, stop)
+}
+
+async fn converse(mut client: Client, reports: Arc<Reports>) {
+    while turn(&mut client, &reports).await.is_ok() {}
 }
 
 #[derive(Deserialize)]
@@ -69,12 +64,12 @@ fn all() -> i64 {
     -1
 }
 
-async fn turn(client: &mut Client, reports: &Reports, history: usize) -> Result<(), Over> {
+async fn turn(client: &mut Client, reports: &Reports) -> Result<(), Over> {
     let Request { nusers, .. } = client.request(EXAMPLE).await?;
     if nusers < -1 {
         return Err(client.fail("nusers is a number of shifts, or -1 for all".to_owned()).await);
     }
-    let count = usize::try_from(nusers).map_or(history, |count| count.min(history));
+    let count = usize::try_from(nusers).unwrap_or(usize::MAX);
     match reports.report().await {
         Some(report) => client.say_line(&Line::Status(rows(&report, count, &TimeZone::system()))).await,
         None => Err(client.fail("the daemon is busy, or stopping: try again".to_owned()).await),

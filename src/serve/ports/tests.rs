@@ -51,7 +51,7 @@ impl Served {
 
     fn status(limits: Limits) -> Self {
         Self::new(limits, |port, stop| {
-            status::serve(port, Box::new(|reply| drop(reply.send(report()))), 3, stop)
+            status::serve(port, Box::new(|reply| drop(reply.send(report()))), stop)
         })
     }
 
@@ -110,7 +110,7 @@ fn report() -> StatusReport {
         paused: crate::model::half::Paused::default(),
         detectors: vec![],
         storages: vec![],
-        shifts: (0..5).map(shift).collect(),
+        shifts: (0..3).map(shift).collect(),
         latency: Latency::default(),
         advice: vec![],
         messages: vec![],
@@ -144,13 +144,13 @@ fn status_in_rows() {
         served.ask("{\"v\":1,\"nusers\":1}\n{\"v\":1,\"nusers\":2}\n{\"v\":1}\n{\"v\":1,\"nusers\":0}\n");
     let first = raw(&mut client);
     assert!(first.starts_with(r#"{"v":1,"status":[{"usertime":""#), "{first}");
-    let rest = r#""start_ms":1785542399004,"uid":504,"gid":600,"storage":"internal","produced":10,"pending":1,"copied":2,"failed":3,"superseded":2,"lost":2},{"#;
+    let rest = r#""start_ms":1785542399002,"uid":502,"gid":600,"storage":"internal","produced":10,"pending":1,"copied":2,"failed":3,"superseded":2,"lost":2},{"#;
     assert!(first.contains(rest), "{first}");
     for shifts in [2, 3, 0] {
         let Some(Line::Status(rows)) = hear(&mut client) else { panic!() };
-        assert_eq!(rows.len(), 2 * shifts, "two storages; three shifts are the history");
+        assert_eq!(rows.len(), 2 * shifts, "two storages");
         let uids: Vec<u32> = rows.iter().step_by(2).map(|row| row.uid).collect();
-        assert_eq!(uids, [502, 503, 504][3 - shifts..]);
+        assert_eq!(uids, [500, 501, 502][3 - shifts..]);
     }
 }
 
@@ -239,7 +239,7 @@ fn a_taken_port_is_one_clear_error() {
 
 #[test]
 fn a_busy_ledger_is_no_riddle() {
-    let served = Served::new(limits(), |port, stop| status::serve(port, Box::new(drop), 3, stop));
+    let served = Served::new(limits(), |port, stop| status::serve(port, Box::new(drop), stop));
     let expected = Line::Error("the daemon is busy, or stopping: try again".to_owned());
     assert_eq!(hear(&mut served.ask("{\"v\":1}\n")), Some(expected));
 }

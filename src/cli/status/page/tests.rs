@@ -156,7 +156,7 @@ fn everything_wrong_is_said_first_the_worst_on_top() {
              see to its disk",
             "ERROR   fetch is paused for 2 h 01 min: images wait on their detectors; what is on its way still lands. To go on: \
              ppu-uringd resume fetch",
-            "ERROR   storage internal unavailable: /data is not a mount point. 23 files pending; resumes by itself",
+            "ERROR   storage internal unavailable: /data is not a mount point. 23 files pending: mount or repair it; resumes by itself",
             "ERROR   detector 1MF not connected for 12 min: key differs: compare key_file on both machines",
             "ERROR   detector 1MF: nobody gets 2 files, whose shift cannot be told; to give them to the current shift, close them again \
              there: touch them",

@@ -10,7 +10,8 @@ fn what_is_rewritten_or_renamed_meanwhile_is_named_before_the_end() {
         rig.gone("a");
         rig.closed("b", 1);
     };
-    let cases: [(&str, &dyn Fn(&mut Rig)); 2] = [("a", &rewritten), ("b", &renamed)];
+    type Happens<'a> = &'a dyn Fn(&mut Rig);
+    let cases: [(&str, Happens<'_>); 2] = [("a", &rewritten), ("b", &renamed)];
     for (name, happens) in cases {
         let mut rig = Rig::without_ppu();
         rig.closed("a", 1);

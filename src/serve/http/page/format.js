@@ -28,6 +28,7 @@ function latency(us) {
 
 function offset(ms) {
   if (ms === null) return "not measured yet";
+  if (Math.abs(ms) < 0.05) return "0.0 ms";
   const sign = ms < 0 ? "" : "+";
   return Math.abs(ms) < 1000 ? `${sign}${ms.toFixed(1)} ms` : `${sign}${(ms / 1e3).toFixed(1)} s`;
 }
