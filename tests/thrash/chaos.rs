@@ -261,7 +261,8 @@ impl Chaos {
 pub fn shifts(rig: &Rig) -> Vec<ShiftReport> {
     let mut command = Command::new(BINARY);
     command.args(["shift", "list", "--json", "-n", "100000", "--config"]).arg(rig.ppu_config());
-    serde_json::from_slice(&command.output().unwrap().stdout).unwrap_or_default()
+    let answer = serde_json::from_slice::<serde_json::Value>(&command.output().unwrap().stdout);
+    answer.ok().and_then(|answer| serde_json::from_value(answer["shifts"].clone()).ok()).unwrap_or_default()
 }
 
 /// Takes what is free, to the last megabyte or so.
