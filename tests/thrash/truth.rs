@@ -17,7 +17,10 @@ use crate::support::rig::Rig;
 use crate::support::wait_at_most;
 use crate::{DETECTORS, STORAGES, say};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// It releases what is stored. Killed in the middle of that, it puts a file back, which has a new ctime then: where a shift has begun in
+/// between, nobody can tell whose it is, and it stays (ARCHITECTURE.md, "Known gaps"). So more may be held there than is missing.
+const RELEASING: usize = 0;
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A file as it is found.
 #[derive(Debug)]
@@ -78,7 +81,7 @@ pub const USERS_OWN: &str = "processed.txt";
 /// Nothing is pending or given up, and what is missing is held.
 fn settle(rig: &Rig, detectors: &[Detector], may_hold: bool) {
     let mut said = String::new();
-    let mut retried = Instant::now();
+    let (mut retried, mut told) = (Instant::now(), Instant::now());
     let settled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         wait_at_most(PATIENCE, "every byte is where it belongs", || {
             // What was given up while storages were away is queued again by `retry`.
@@ -87,18 +90,36 @@ fn settle(rig: &Rig, detectors: &[Detector], may_hold: bool) {
                 // A daemon that is just starting does not answer; the next time it will.
                 rig.command(&["retry"]);
             }
+            if told.elapsed() > Duration::from_secs(5) {
+                told = Instant::now();
+                say(&said);
+            }
             let counts: Vec<_> = (0..STORAGES).map(|storage| rig.counts_on(storage)).collect();
             if counts.iter().any(|counts| counts.pending > 0 || counts.failed > 0) {
                 said = format!("{counts:?}");
                 return false;
             }
-            let held: u64 = rig.status().map_or(0, |status| status.detectors.iter().map(|d| d.held).sum());
+            let held = held(rig);
             let missing = missing_of(rig, detectors);
-            said = format!("{held} held, missing {}: {:?}", missing.len(), &missing[..missing.len().min(5)]);
-            missing.len() as u64 == held && (may_hold || held == 0)
+            said =
+                format!("{held:?} held, missing {}: {:?}", missing.len(), &missing[..missing.len().min(5)]);
+            let may_be = |detector: usize| {
+                let missing = missing.iter().filter(|(of, _)| *of == detector).count() as u64;
+                match detector {
+                    RELEASING => missing <= held[detector],
+                    _ => missing == held[detector],
+                }
+            };
+            (0..DETECTORS).all(may_be) && (may_hold || missing.is_empty())
         });
     }));
     assert!(settled.is_ok(), "{said}, {:?}", rig.status().map(|status| status.detectors));
+}
+
+/// By detector.
+fn held(rig: &Rig) -> [u64; DETECTORS] {
+    let status = rig.status();
+    std::array::from_fn(|detector| status.as_ref().map_or(0, |status| status.detectors[detector].held))
 }
 
 /// Newest versions that are not everywhere, under their shift.
@@ -163,8 +184,9 @@ fn nothing_is_misfiled(rig: &Rig, detectors: &[Detector]) {
 /// What is left behind on the detectors, and in the books.
 fn check_detectors(rig: &Rig, detectors: &[Detector]) {
     for (d, detector) in detectors.iter().enumerate() {
-        if d == 0 {
-            wait_at_most(PATIENCE, "what is stored is released", || names(&detector.root).is_empty());
+        if d == RELEASING {
+            let rest = || names(&detector.root).len() as u64;
+            wait_at_most(PATIENCE, "what is stored is released", || rest() <= held(rig)[d]);
         } else {
             assert_eq!(names(&detector.root).len(), detector.files.len(), "nothing is released there");
         }
