@@ -269,13 +269,15 @@ fn key_file(path: Option<&Path>, findings: &mut Findings) {
         return findings.warning("key_file", "none: nobody proves who they are");
     };
     let shown = path.display();
+    let make = format!("(umask 077; head -c 32 /dev/urandom | base64 > {shown})");
     match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => findings.error(
+            "key_file",
+            format!("{shown} is not there: copy it from the other machine; the first time, make it: {make}"),
+        ),
         Err(error) => findings.error("key_file", format!("{shown}: {error}")),
         Ok(found) if !found.is_file() => findings.error("key_file", format!("{shown} is not a file")),
-        Ok(found) if found.len() == 0 => {
-            findings
-                .error("key_file", format!("{shown} is empty: head -c 32 /dev/urandom | base64 > {shown}"));
-        }
+        Ok(found) if found.len() == 0 => findings.error("key_file", format!("{shown} is empty: {make}")),
         Ok(found) => match fs::File::open(path) {
             Err(error) => findings.error("key_file", format!("{shown}: {error}")),
             Ok(_) if found.mode() & 0o077 != 0 => {
@@ -286,9 +288,8 @@ fn key_file(path: Option<&Path>, findings: &mut Findings) {
                 );
             }
             Ok(_) if found.len() < KEY_MIN_BYTES => {
-                let cure = format!("head -c 32 /dev/urandom | base64 > {shown}");
                 findings
-                    .warning("key_file", format!("{shown} is shorter than {KEY_MIN_BYTES} bytes: {cure}"));
+                    .warning("key_file", format!("{shown} is shorter than {KEY_MIN_BYTES} bytes: {make}"));
             }
             Ok(_) => findings.ok("key_file", shown),
         },
@@ -315,15 +316,25 @@ fn listener(key: &str, address: SocketAddr, findings: &mut Findings) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             findings.warning(key, format!("{address} is taken, perhaps by the daemon that runs already"));
         }
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => findings.error(
+            key,
+            format!("{address} is no address of this machine: `ip address` shows them, 0.0.0.0 means all"),
+        ),
         Err(error) => findings.error(key, format!("{address}: {error}")),
     }
 }
 
 fn address(key: &str, address: &HostPort, findings: &mut Findings) {
     match (address.host.as_str(), address.port).to_socket_addrs() {
-        Err(error) => findings.error(key, format!("{address}: {error}")),
+        Err(error) => {
+            let cure = "give its address, or name it in /etc/hosts";
+            findings.error(key, format!("{address}: {error}: {cure}"));
+        }
         Ok(mut found) => match found.next() {
             None => findings.error(key, format!("{address}: the name has no address")),
+            Some(found) if found.to_string() == address.to_string() => {
+                findings.ok(key, format!("{address} (not connected to)"));
+            }
             Some(found) => findings.ok(key, format!("{address} is {found} (not connected to)")),
         },
     }
@@ -335,8 +346,14 @@ fn store(storage: &Storage, findings: &mut Findings) {
     if let Some(point) = &storage.mountpoint {
         match is_mount_point(point) {
             Ok(true) => {}
-            Ok(false) => return findings.error(key, format!("nothing is mounted at {}", point.display())),
-            Err(error) => return findings.error(key, format!("{}: {error}", point.display())),
+            Ok(false) => {
+                let cure = "mount it, or correct mountpoint";
+                return findings.error(key, format!("nothing is mounted at {}: {cure}", point.display()));
+            }
+            Err(error) => {
+                let cure = "make the directory and mount the disk there, or correct mountpoint";
+                return findings.error(key, format!("{}: {error}: {cure}", point.display()));
+            }
         }
     } else if !storage.allow_root_fs {
         match Mount::of(&storage.target) {
@@ -361,7 +378,8 @@ fn writable(path: &Path) -> Result<(), String> {
     if !nearest.is_dir() {
         return Err(format!("{} is not a directory", nearest.display()));
     }
-    rustix::fs::access(&nearest, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| failed(&nearest, &error))
+    rustix::fs::access(&nearest, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|error| format!("{}: make it writable for the daemon's user", failed(&nearest, &error)))
 }
 
 fn room(path: &Path) -> String {
