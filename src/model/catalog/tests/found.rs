@@ -47,7 +47,8 @@ fn offered_when_the_next_begins() -> (Rig, OfferId) {
 /// What is offered instead of the older offer.
 #[track_caller]
 fn offered_anew(rig: &mut Rig, older: OfferId) -> ShiftId {
-    let words = rig.words();
+    let words: Vec<Word> =
+        rig.words().into_iter().filter(|word| !matches!(word, Word::Declined(..))).collect();
     let [Word::Withdrawn(withdrawn, Withdrawal::Reopened), Word::Offer(files)] = &words[..] else {
         panic!("{words:?}")
     };
