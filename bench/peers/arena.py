@@ -10,6 +10,8 @@ MB = 1_000_000
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # tmpfs counts 20 bytes a name in a directory's size: its length is read without listing it.
 TMPFS_NAME_BYTES = 20
+# An empty one is as long as two.
+TMPFS_EMPTY_NAMES = 2
 POLL_SECONDS = 0.0005
 HUGE_PAGE = 2 << 20
 # So much warm memory is free ahead of a drain: more than anyone has in flight.
@@ -89,35 +91,16 @@ class FileSet:
     def file(self, number):
         return f"image_{number:06d}.cbf"
 
-    def move_in(self):
+    def move_in(self, watched=None):
+        self.watched = os.path.join(watched or self.arena.watched, self.name)
         os.rename(self.home, self.watched)
 
     def move_out(self):
         if os.path.exists(self.watched):
             os.rename(self.watched, self.home)
 
-    def wait_until_visible(self, directory, patience, alive=lambda: True):
-        """When the first and the last file of the set appeared in `directory`, which is on tmpfs. Frees the warm memory
-        in step with them."""
-        freed = 0
-        first, last_name = None, os.path.join(directory, self.file(self.count - 1))
-        deadline = time.monotonic() + patience
-        while True:
-            now = time.monotonic()
-            try:
-                names = os.stat(directory).st_size // TMPFS_NAME_BYTES
-            except FileNotFoundError:
-                names = 0
-            if names and first is None:
-                first = now
-            if names * self.size - freed > WARM_AHEAD / 4:
-                freed = names * self.size
-                self.arena.cool(self.bytes - freed - WARM_AHEAD)
-            if names >= self.count and os.path.exists(last_name):
-                return first, now
-            if now > deadline or not alive():
-                raise RuntimeError(f"{names} of {self.count} files in {directory} after {patience} s")
-            time.sleep(POLL_SECONDS)
+    def are_last_in(self, directory):
+        return all(os.path.exists(os.path.join(directory, self.file(number))) for number in range(max(0, self.count - 2), self.count))
 
     def verify(self, source, directory):
         """Every file is there and the same, and nothing else is."""
@@ -130,23 +113,57 @@ class FileSet:
             raise RuntimeError(f"{directory}: {wrong + unread} differ")
 
 
+def wait_until_visible(expected, patience, alive=lambda: True):
+    """When the first and the last file of each set appeared in its directory, which is on tmpfs: `expected` is a list of (set,
+    directory). Frees the warm memory in step with them."""
+    arena, total = expected[0][0].arena, sum(files.bytes for files, _ in expected)
+    times, freed = [[None, None] for _ in expected], 0
+    deadline = time.monotonic() + patience
+    while True:
+        now, seen = time.monotonic(), 0
+        for (files, directory), time_of in zip(expected, times):
+            names = files.count if time_of[1] else names_in(directory)
+            seen += names * files.size
+            if names and time_of[0] is None:
+                time_of[0] = now
+            # Where several write, the last name may be there before others: so the last two. Temporary names count as names.
+            if names >= files.count and not time_of[1] and files.are_last_in(directory):
+                time_of[1] = now
+        if seen - freed > WARM_AHEAD / 4:
+            freed = seen
+            arena.cool(total - freed - WARM_AHEAD)
+        if all(last for _, last in times):
+            return times
+        if now > deadline or not alive():
+            raise RuntimeError(f"{seen / total:.0%} of the files in {expected[0][1]} after {patience} s")
+        time.sleep(POLL_SECONDS)
+
+
+def names_in(directory):
+    try:
+        return os.stat(directory).st_size // TMPFS_NAME_BYTES - TMPFS_EMPTY_NAMES
+    except FileNotFoundError:
+        return 0
+
+
 def cpu_seconds(pid, children=False):
-    """User and system time of a process, all threads; and of its ended children."""
-    with open(f"/proc/{pid}/stat") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
-    user, system, of_children_user, of_children_system = map(int, fields[11:15])
-    ticks = user + system
+    """User and system time of a process, all threads (io_uring's workers, too), to the nanosecond; with that of its ended children,
+    to a tick."""
+    # The clock of another process, as clock_getcpuclockid(3) makes it.
+    seconds = time.clock_gettime((~pid << 3) | 2)
     if children:
-        ticks += of_children_user + of_children_system
-    return ticks / TICKS_PER_SECOND
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        seconds += sum(map(int, fields[13:15])) / TICKS_PER_SECOND
+    return seconds
 
 
-def wait_until(condition, patience, what):
+def wait_until(condition, patience, what, every=0.02):
     deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
             raise RuntimeError(f"not within {patience} s: {what}")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def remove(path):

@@ -1,67 +1,103 @@
-"""The contenders. A drain is (seconds, seconds from first to last file, CPU of the sender, CPU of the receiver)."""
+"""The others: rsync, lsyncd, and what the kernel can do. A drain is (seconds, seconds from first to last file, CPU of the sender, CPU of
+the receiver)."""
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections import namedtuple
 
-from arena import WARM_AHEAD, cpu_seconds, remove, wait_until
+from arena import WARM_AHEAD, cpu_seconds, remove, wait_until, wait_until_visible
 
 Drain = namedtuple("Drain", "seconds first_to_last sender_cpu receiver_cpu")
 
 # Both sides are left alone for so long before a clock starts, and after the last file, so that CPU time which is
 # spent on a file after it has become visible counts too.
 IDLE_SECONDS = 0.4
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 60
 
 
-class Uringd:
-    """Both daemons, connected by TCP. The storage is not mounted: nothing is copied on while landing is measured."""
+class Rsync:
+    """An rsync daemon on the detector's side, and processes that pull, as the predecessor did: `rsync -a --whole-file`. Two
+    of them get every second file each."""
 
-    def __init__(self, arena, binary, engine, verify="publish"):
-        self.name = f"ppu-uringd {engine}" + ("" if verify == "publish" else ", verify off")
-        self.arena, self.binary, self.engine, self.verify = arena, binary, engine, verify
-        self.here = os.path.join(arena.work, "uringd")
-        self.storage = os.path.join(arena.work, "storage")
-        self.daemons = {}
+    PORT = "8730"
+
+    def __init__(self, arena, processes=1):
+        self.name = "rsync" if processes == 1 else f"rsync x {processes}"
+        self.arena, self.processes = arena, processes
+        self.config = write_module(arena, "source", arena.watched)
+
+    def drain(self, files):
+        daemon = rsync_daemon(self.config, self.PORT)
+        landed = os.path.join(self.arena.target, files.name)
+        try:
+            time.sleep(IDLE_SECONDS)
+            files.move_in()
+            self.arena.warm(files.bytes)
+            before = cpu_seconds(daemon.pid, children=True)
+            commands = self._commands(files)
+            self.arena.cool(files.bytes - WARM_AHEAD)
+            begun = time.monotonic()
+            clients = [subprocess.Popen(command) for command in commands]
+            ((first, last),) = wait_until_visible([(files, landed)], PATIENCE_SECONDS)
+            receiver = sum(reap(client, "rsync") for client in clients)
+            time.sleep(IDLE_SECONDS)
+            sender = cpu_seconds(daemon.pid, children=True) - before
+            files.verify(files.watched, landed)
+        finally:
+            daemon.terminate()
+            daemon.wait()
+            files.move_out()
+        return Drain(last - begun, last - first, sender, receiver)
+
+    def _commands(self, files):
+        url = f"rsync://127.0.0.1:{self.PORT}/source/{files.name}"
+        if self.processes == 1:
+            return [["rsync", "-a", "--whole-file", url, self.arena.target + "/"]]
+        commands = []
+        for process in range(self.processes):
+            # By the last digit of the number.
+            mine = "".join(str(digit) for digit in range(process, 10, self.processes))
+            only = [f"--include=*[{mine}].cbf", "--exclude=*.cbf"]
+            commands.append(["rsync", "-a", "--whole-file", *only, url, self.arena.target + "/"])
+        return commands
+
+
+class Lsyncd:
+    """lsyncd on the detector's side: inotify, and an rsync process for each batch of events, to an rsync daemon on the other side."""
+
+    name = "lsyncd"
+    PORT = "8732"
+
+    def __init__(self, arena):
+        self.arena, self.processes = arena, {}
+        self.module = write_module(arena, "target", arena.target, "read only = no\n")
+        self.config = os.path.join(arena.work, "lsyncd.lua")
+        with open(self.config, "w") as file:
+            file.write(LSYNCD.format(source=arena.watched, port=self.PORT, work=arena.work))
 
     def start(self):
-        """Starts both; returns when a first small run has landed, so that everything is connected and warm."""
-        if os.path.exists(self.here):
-            remove(self.here)
-        for directory in (self.here, f"{self.here}/detector", f"{self.here}/ppu"):
-            os.mkdir(directory)
-        os.makedirs(self.storage, exist_ok=True)
-        self._write("detector.toml", DETECTOR)
-        self._write("ppu.toml", PPU)
-        for role in ("detector", "ppu"):
-            log = open(os.path.join(self.here, f"{role}.log"), "wb")
-            command = [self.binary, role, "--config", os.path.join(self.here, f"{role}.toml")]
-            self.daemons[role] = subprocess.Popen(command, stdout=log, stderr=log)
-        probe = os.path.join(self.arena.watched, "live")
-        os.makedirs(probe)
-        for number in range(4):
-            with open(os.path.join(probe, f"probe_{number}.cbf"), "wb") as file:
-                file.write(os.urandom(2_400_000))
-        landed = os.path.join(self.arena.target, "live")
-        wait_until(lambda: self._alive() and len(list_dir(landed)) == 4, 20, f"{self.name} lands a file")
+        os.makedirs(os.path.join(self.arena.watched, "live"))
+        probe = os.path.join(self.arena.watched, "live", "probe.cbf")
+        with open(probe, "wb") as file:
+            file.write(os.urandom(100_000))
+        self.processes["receiver"] = rsync_daemon(self.module, self.PORT)
+        time.sleep(IDLE_SECONDS)
+        log = open(os.path.join(self.arena.work, "lsyncd.log"), "wb")
+        self.processes["sender"] = subprocess.Popen(["lsyncd", "-nodaemon", self.config], stdout=log, stderr=log)
+        wait_until(lambda: os.path.exists(os.path.join(self.arena.target, "live", "probe.cbf")), 20, "lsyncd sends a file")
         time.sleep(IDLE_SECONDS)
 
     def stop(self):
-        for daemon in self.daemons.values():
-            daemon.send_signal(signal.SIGTERM)
-        for daemon in self.daemons.values():
-            try:
-                daemon.wait(10)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
-        self.daemons = {}
-        for name in os.listdir(self.arena.watched):
-            if name == "live":
-                remove(os.path.join(self.arena.watched, name))
+        for process in self.processes.values():
+            process.terminate()
+            process.wait()
+        self.processes = {}
+        remove(os.path.join(self.arena.watched, "live"))
+
+    def cpu(self):
+        return [cpu_seconds(self.processes[side].pid, children=True) for side in ("sender", "receiver")]
 
     def drain(self, files):
         landed = os.path.join(self.arena.target, files.name)
@@ -72,8 +108,9 @@ class Uringd:
             self.arena.cool(files.bytes - WARM_AHEAD)
             begun = time.monotonic()
             files.move_in()
-            first, last = files.wait_until_visible(landed, PATIENCE_SECONDS, self._alive)
-            time.sleep(IDLE_SECONDS)
+            ((first, last),) = wait_until_visible([(files, landed)], PATIENCE_SECONDS)
+            # Its rsync ends a little later, and only then is it known what that has cost.
+            time.sleep(3 * IDLE_SECONDS)
             after = self.cpu()
             files.verify(files.watched, landed)
         finally:
@@ -81,97 +118,15 @@ class Uringd:
             files.move_out()
         return Drain(last - begun, last - first, after[0] - before[0], after[1] - before[1])
 
-    def cpu(self):
-        return [cpu_seconds(self.daemons[role].pid) for role in ("detector", "ppu")]
 
-    def _alive(self):
-        for role, daemon in self.daemons.items():
-            if daemon.poll() is not None:
-                log = open(os.path.join(self.here, f"{role}.log"), errors="replace").read()
-                raise RuntimeError(f"ppu-uringd {role} ended ({daemon.returncode}):\n{log[-2000:]}")
-        return True
-
-    def _write(self, name, text):
-        values = vars(self) | {"watched": self.arena.watched, "target": self.arena.target}
-        with open(os.path.join(self.here, name), "w") as file:
-            file.write(text.format(**values))
-
-
-DETECTOR = """
-listen = "127.0.0.1:49371"
-ramdisk = "{watched}"
-state_dir = "{here}/detector"
-engine = "{engine}"
-[log]
-level = "warn"
+# No pause to gather events, nothing is deleted over there; the rest is its default for rsync.
+LSYNCD = """
+settings {{ nodaemon = true, statusFile = "{work}/lsyncd.status", inotifyMode = "CloseWrite" }}
+sync {{
+    default.rsync, source = "{source}", target = "rsync://127.0.0.1:{port}/target/",
+    delay = 0, delete = false, rsync = {{ archive = true, whole_file = true, compress = false }}
+}}
 """
-
-PPU = """
-state_dir = "{here}/ppu"
-ramdisk = "{target}"
-uid = 500
-gid = 500
-user_dir = ""
-verify = "{verify}"
-engine = "{engine}"
-[interfaces]
-status = "off"
-messages = "off"
-http = "off"
-file_pipe = "{here}/files"
-intake_roots = ["{target}"]
-control = "{here}/control.sock"
-[log]
-level = "warn"
-[[detector]]
-id = "1"
-address = "127.0.0.1:49371"
-target = "{target}"
-[[storage]]
-id = "internal"
-kind = "internal"
-target = "{storage}/data"
-mountpoint = "{storage}"
-"""
-
-
-class Rsync:
-    """An rsync daemon on the detector's side and one `rsync -a --whole-file` that pulls, as the predecessor did."""
-
-    name = "rsync"
-    PORT = "8730"
-
-    def __init__(self, arena):
-        self.arena = arena
-        self.config = os.path.join(arena.work, "rsyncd.conf")
-        with open(self.config, "w") as file:
-            file.write(f"use chroot = no\nuid = 0\ngid = 0\n[source]\npath = {arena.watched}\n")
-
-    def drain(self, files):
-        daemon = subprocess.Popen(["rsync", "--daemon", "--no-detach", f"--config={self.config}", f"--port={self.PORT}"])
-        landed = os.path.join(self.arena.target, files.name)
-        try:
-            time.sleep(IDLE_SECONDS)
-            files.move_in()
-            self.arena.warm(files.bytes)
-            before = cpu_seconds(daemon.pid, children=True)
-            self.arena.cool(files.bytes - WARM_AHEAD)
-            url = f"rsync://127.0.0.1:{self.PORT}/source/{files.name}"
-            begun = time.monotonic()
-            client = subprocess.Popen(["rsync", "-a", "--whole-file", url, self.arena.target + "/"])
-            first, last = files.wait_until_visible(landed, PATIENCE_SECONDS)
-            _, status, usage = os.wait4(client.pid, 0)
-            client.returncode = os.waitstatus_to_exitcode(status)
-            if client.returncode:
-                raise RuntimeError(f"rsync ended with {client.returncode}")
-            time.sleep(IDLE_SECONDS)
-            sender = cpu_seconds(daemon.pid, children=True) - before
-            files.verify(files.watched, landed)
-        finally:
-            daemon.terminate()
-            daemon.wait()
-            files.move_out()
-        return Drain(last - begun, last - first, sender, usage.ru_utime + usage.ru_stime)
 
 
 class SendfileDrop:
@@ -193,11 +148,7 @@ class SendfileDrop:
         receiver.stdin.write("\n")
         receiver.stdin.flush()
         result = json.loads(receiver.stdout.readline())
-        cpu = []
-        for process in (sender, receiver):
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            cpu.append(usage.ru_utime + usage.ru_stime)
+        cpu = [reap(process, "limits") for process in (sender, receiver)]
         if result["bytes"] != files.bytes:
             raise RuntimeError(f"sendfile: {result['bytes']} of {files.bytes} bytes arrived")
         return Drain(result["seconds"], result["seconds"], *cpu)
@@ -217,10 +168,9 @@ class LocalCopy:
         self.arena.cool()
         process = subprocess.Popen([self.limits, self.how, files.home, landed], stdout=subprocess.PIPE, text=True)
         result = json.loads(process.stdout.readline())
-        _, _, usage = os.wait4(process.pid, 0)
-        process.returncode = 0
+        cpu = reap(process, "limits")
         files.verify(files.home, landed)
-        return Drain(result["seconds"], result["seconds"], 0.0, usage.ru_utime + usage.ru_stime)
+        return Drain(result["seconds"], result["seconds"], 0.0, cpu)
 
 
 class Relay:
@@ -245,6 +195,27 @@ class Relay:
 
     def cpu(self):
         return [0.0, cpu_seconds(self.process.pid)]
+
+
+def write_module(arena, name, path, more=""):
+    """A configuration of an rsync daemon that offers `path`."""
+    config = os.path.join(arena.work, f"rsyncd-{name}.conf")
+    with open(config, "w") as file:
+        file.write(f"use chroot = no\nuid = 0\ngid = 0\n[{name}]\npath = {path}\n{more}")
+    return config
+
+
+def rsync_daemon(config, port):
+    return subprocess.Popen(["rsync", "--daemon", "--no-detach", f"--config={config}", f"--port={port}"])
+
+
+def reap(process, name):
+    """Waits for its end; the CPU time that it and its children have used."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{name} ended with {process.returncode}")
+    return usage.ru_utime + usage.ru_stime
 
 
 def list_dir(path):

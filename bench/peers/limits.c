@@ -7,9 +7,10 @@
  *   limits durable SRC DST            the same, and fsync(2), and rename(2): the plain way to store
  *   limits relay SRC DST              until killed: copies every file that is closed in SRC to DST, read(2) and write(2), rename(2)
  *   limits memcpy                     memcpy(3), beyond every cache
- *   limits live SRC DST N SIZE HZ     N files of SIZE bytes at HZ into SRC; when does each appear in DST?
+ *   limits live SRC DST N SIZE HZ KEEP  N files of SIZE bytes at HZ into SRC; when does each appear in DST?
+ *   limits make DIR N SIZE EACH       N files of SIZE bytes, EACH to a directory of DIR; each begins with its number
  *
- * Each prints one line of JSON. Files are removed from both ends of `live` soon after they have appeared, so that the
+ * Each but `make` prints one line of JSON. Files are removed from both ends of `live` when KEEP more have been written, so that the
  * memory that is written stays warm.
  */
 #define _GNU_SOURCE
@@ -212,11 +213,26 @@ static void copy_memory(void) {
     printf("{\"seconds\": %.6f, \"bytes\": %ld}\n", (now_ns() - begun) / 1e9, 8 * (long)size);
 }
 
+static void make(const char *dir, int count, size_t size, int each) {
+    if (count < 1 || size < sizeof(int) || each < 1) errx(2, "make: bad numbers");
+    char path[4096], *buffer = calloc(1, size);
+    check(mkdir(dir, 0755) == 0, dir);
+    for (int i = 0; i < count; i++) {
+        snprintf(path, sizeof path, "%s/%04d", dir, i / each);
+        if (i % each == 0) check(mkdir(path, 0755) == 0, path);
+        snprintf(path + strlen(path), sizeof path - strlen(path), "/image_%07d.cbf", i);
+        memcpy(buffer, &i, sizeof i);
+        int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+        check(fd >= 0, path);
+        check(write(fd, buffer, size) == (ssize_t)size, path);
+        close(fd);
+    }
+}
+
 /* live: one thread writes, one watches. */
 #define LIVE_MAX 100000
-#define LIVE_KEEP 20
 static const char *live_from, *live_to;
-static int live_count, live_hz;
+static int live_count, live_hz, live_keep;
 static size_t live_size;
 static _Atomic int64_t closed_ns[LIVE_MAX], visible_ns[LIVE_MAX];
 static _Atomic int live_done;
@@ -241,7 +257,7 @@ static void *live_write(void *unused) {
         int64_t at = now_ns();
         close(fd);
         closed_ns[i] = at;
-        int old = i - LIVE_KEEP;
+        int old = i - live_keep;
         if (old >= 0 && visible_ns[old]) {
             live_name(path, sizeof path, live_to, old);
             unlink(path);
@@ -297,13 +313,15 @@ int main(int argc, char **argv) {
         copy(what, argv[2], argv[3]);
     else if (!strcmp(what, "relay") && argc == 4) relay(argv[2], argv[3]);
     else if (!strcmp(what, "memcpy") && argc == 2) copy_memory();
-    else if (!strcmp(what, "live") && argc == 7) {
+    else if (!strcmp(what, "make") && argc == 6) make(argv[2], atoi(argv[3]), atol(argv[4]), atoi(argv[5]));
+    else if (!strcmp(what, "live") && argc == 8) {
         live_from = argv[2];
         live_to = argv[3];
         live_count = atoi(argv[4]);
         live_size = atol(argv[5]);
         live_hz = atoi(argv[6]);
-        if (live_count < 1 || live_count > LIVE_MAX || live_size < sizeof(int) || live_hz < 1) errx(2, "live: bad numbers");
+        live_keep = atoi(argv[7]);
+        if (live_count < 1 || live_count > LIVE_MAX || live_size < sizeof(int) || live_hz < 1 || live_keep < 1) errx(2, "live: bad numbers");
         live();
     } else errx(2, "see the head of limits.c");
     return 0;

@@ -2,88 +2,110 @@
 
 from statistics import median
 
+import figures
+from figures import FIO, RSYNC, SENDFILE, cpu_per_gb, first_to_last, percentile_ms, speed, spread
+
 
 def table(report):
+    parts = [line for part, of in TABLES.items() if part in report for line in [head(part, report[part]), *of(report[part])]]
+    rows = [("goal", "wanted", "measured", "met")]
+    rows += [(what, goal, value, "yes" if met else "no") for what, goal, value, met in figures.goals(report)]
+    return "\n\n".join([*parts, aligned(rows)])
+
+
+def head(part, report):
     machine = report["machine"]
-    parts = [
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, Linux {machine['kernel']}; "
-        f"load average before: {machine['load_before']}; medians of {report['repetitions']} interleaved repetitions"
-    ]
-    if "drain" in report:
-        parts += [drain_table(name, results) for name, results in report["drain"].items()]
-        parts.append(f"memcpy: {median(report['memcpy']):.1f} GB/s")
-    if "live" in report:
-        parts.append(live_table(report["live"]))
-    if "store" in report:
-        parts.append(store_table(report["store"]))
-    if "storages" in report:
-        parts.append(storages_table(report["storages"]))
-    return "\n\n".join(parts)
+    return (
+        f"## {part}\n\n{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, Linux {machine['kernel']}; "
+        f"load average before: {report['load_before']}; {report['repetitions']} interleaved repetitions"
+    )
 
 
-def storages_table(report):
-    speed = {who: median(gigabytes_per_second(run) for run in runs) for who, runs in report["results"].items()}
-    rows = [("", "GB/s", "x fio")]
-    rows += [(who, f"{value:.2f}", f"{value / speed['fio, O_DIRECT']:.2f}") for who, value in speed.items()]
-    head = f"three storages at once, {report['files']} x {report['size'] / 1e6:.1f} MB to each ({report['file_system']}, loop devices)"
-    landing = [("close to visible, beside", "p50", "p99", "x")]
-    of = lambda trouble, key: median(run[trouble][key] for run in report["landing"])
-    for trouble, what in (("none", "three storages"), ("hung", "one that hangs"), ("slow", "one that is 100 times slower")):
-        p50, p99 = of(trouble, "p50_us"), of(trouble, "p99_us")
-        landing.append((what, f"{p50 / 1e3:.2f} ms", f"{p99 / 1e3:.2f} ms", f"{p99 / of('none', 'p99_us'):.2f}"))
-    return f"{head}\n{aligned(rows)}\n\n{aligned(landing)}"
+def drain_tables(report):
+    for name, results in report["results"].items():
+        rows = [("", "GB/s", "from - to", "x rsync", "x sendfile", "first to last", "x rsync", "CPU s/GB sender", "receiver")]
+        for who, runs in results.items():
+            sender = cpu_per_gb(runs, "sender_cpu")
+            rows.append((
+                who,
+                f"{speed(runs):.2f}",
+                "{:.2f} - {:.2f}".format(*spread(runs)),
+                f"{speed(runs) / speed(results[RSYNC]):.2f}",
+                f"{speed(runs) / speed(results[SENDFILE]):.2f}",
+                f"{first_to_last(runs) * 1e3:.0f} ms",
+                f"{first_to_last(results[RSYNC]) / first_to_last(runs):.2f}",
+                f"{sender:.2f}" if sender else "",
+                f"{cpu_per_gb(runs, 'receiver_cpu'):.2f}",
+            ))  # fmt: skip
+        yield f"drain of {figures.files_of(name, results)} x {name}\n{aligned(rows)}"
 
 
-def drain_table(name, results):
-    speed = {who: median(gigabytes_per_second(run) for run in runs) for who, runs in results.items()}
-    first_to_last = {who: median(run["first_to_last"] for run in runs) for who, runs in results.items()}
-    rows = [("", "GB/s", "x rsync", "x sendfile", "first to last", "x rsync", "CPU s/GB sender", "receiver")]
-    for who, runs in results.items():
-        sender, receiver = (sum(run[side] for run in runs) for side in ("sender_cpu", "receiver_cpu"))
-        gigabytes = sum(run["bytes"] for run in runs) / 1e9
-        rows.append((
-            who,
-            f"{speed[who]:.2f}",
-            f"{speed[who] / speed['rsync']:.2f}",
-            f"{speed[who] / speed['sendfile, dropped']:.2f}",
-            f"{first_to_last[who] * 1e3:.0f} ms",
-            f"{first_to_last['rsync'] / first_to_last[who]:.2f}",
-            f"{sender / gigabytes:.2f}" if sender else "",
-            f"{receiver / gigabytes:.2f}",
-        ))  # fmt: skip
-    count = round(next(iter(results.values()))[0]["bytes"] / size_of(name))
-    return f"drain of {count} x {name}\n{aligned(rows)}"
+def live_tables(report):
+    for name, results in report["results"].items():
+        rows = [("", "p50", "p99", "max", "CPU s/GB sender", "receiver")]
+        for who, runs in results.items():
+            times = [f"{percentile_ms(runs, percent):.2f} ms" for percent in (50, 99, 100)]
+            cpu = [f"{median(run[side] for run in runs):.2f}" for side in ("sender_cpu_per_gb", "receiver_cpu_per_gb")]
+            rows.append((who, *times, *cpu))
+        files = sum(len(run["micros"]) for run in next(iter(results.values())))
+        yield f"live, {report['rates'][name]} files/s x {name}, close to visible ({files} files each; ppu-uringd writes all to two storages)\n{aligned(rows)}"
 
 
-def live_table(results):
-    rows = [("", "p50", "p99", "max", "CPU s/GB sender", "receiver")]
-    for who, runs in results.items():
-        of = lambda key: median(run[key] for run in runs)
-        times = [f"{of(key) / 1e3:.2f} ms" for key in ("p50_us", "p99_us", "max_us")]
-        rows.append((who, *times, f"{of('sender_cpu_per_gb'):.2f}", f"{of('receiver_cpu_per_gb'):.2f}"))
-    runs = next(iter(results.values()))
-    return f"live, 100 files/s x 2.4 MB, close to visible ({runs[0]['files']} files a run, medians of {len(runs)} runs)\n{aligned(rows)}"
+def store_tables(report):
+    for name, results in report["results"].items():
+        plain = results.get("read+write+fsync")
+        rows = [("", "GB/s", "from - to", "x fio", *(["x read+write+fsync"] if plain else []), "CPU s/GB")]
+        for who, runs in results.items():
+            ratios = [f"{speed(runs) / speed(other):.2f}" for other in (results[FIO], plain) if other]
+            rows.append((who, f"{speed(runs):.2f}", "{:.2f} - {:.2f}".format(*spread(runs)), *ratios, f"{cpu_per_gb(runs, 'cpu'):.2f}"))
+        yield f"store files of {name} on a fresh {report['file_system']} (loop device)\n{aligned(rows)}"
 
 
-def store_table(report):
-    results = report["results"]
-    speed = {who: median(gigabytes_per_second(run) for run in runs) for who, runs in results.items()}
-    rows = [("", "GB/s", "x fio", "x read+write+fsync", "CPU s/GB")]
-    for who, runs in results.items():
-        cpu = sum(run["cpu"] for run in runs) / sum(run["bytes"] for run in runs) * 1e9
-        ratios = [f"{speed[who] / speed[other]:.2f}" for other in ("fio, O_DIRECT", "read+write+fsync")]
-        rows.append((who, f"{speed[who]:.2f}", *ratios, f"{cpu:.2f}"))
-    head = f"store {report['files']} x {report['size'] / 1e6:.1f} MB on a fresh {report['file_system']} (loop device)"
-    return f"{head}\n{aligned(rows)}"
+def beside_tables(report):
+    rows = [("close to visible, beside", "files", "p50", "p99", "x", "left meanwhile")]
+    nothing = report["results"]["nothing"]
+    for trouble, runs in report["results"].items():
+        p50, p99 = (percentile_ms(runs, percent) for percent in (50, 99))
+        files = sum(len(run["micros"]) for run in runs)
+        gone = f"{median(run['left'] for run in runs):,.0f} files" if "left" in runs[0] else ""
+        rows.append((trouble, str(files), f"{p50:.2f} ms", f"{p99:.2f} ms", f"{p99 / percentile_ms(nothing, 99):.2f}", gone))
+    yield f"{report['hz']} files/s x {report['size'] / 1e3:.0f} kB, two storages\n{aligned(rows)}"
 
 
-def gigabytes_per_second(run):
-    return run["bytes"] / run["seconds"] / 1e9
+def keep_tables(report):
+    rows = [("", "files/s"), *((what, f"{median(report[what]):,.0f}") for what in ("decided", "evicted", "purged"))]
+    yield f"{report['files']:,} files, nothing else\n{aligned(rows)}"
 
 
-def size_of(name):
-    number, unit = name.split()
-    return float(number) * {"kB": 1e3, "MB": 1e6}[unit]
+def scale_tables(report):
+    rows = [("files at once", "µs each", "CPU µs each, sender", "receiver")]
+    row = lambda count, run: (
+        count, f"{run['seconds'] / run['files'] * 1e6:.0f}", f"{run['sender_cpu'] / run['files'] * 1e6:.0f}", f"{run['receiver_cpu'] / run['files'] * 1e6:.0f}"
+    )  # fmt: skip
+    few = report["few"][len(report["few"]) // 4 :]
+    rows.append(row("1,000", {key: median(run[key] for run in few) for key in few[0]}))
+    rows.append(row(f"{report['many']['files']:,}", report["many"]))
+    peaks = [f"{peak / 1e6:.0f} MB" for peak in report["peak_bytes"]]
+    yield f"files of {report['size']} bytes, all pending\n{aligned(rows)}"
+    yield f"most memory held with {report['pending']:,} pending: detector {peaks[0]}, PPU {peaks[1]}"
+
+
+def detectors_tables(report):
+    rows = [("", "GB/s", "from - to", "slowest / fastest", "CPU s/GB, both sides")]
+    for who, runs in report["results"].items():
+        fairness = f"{median(run['fairness'] for run in runs):.2f}"
+        rows.append((who, f"{speed(runs):.2f}", "{:.2f} - {:.2f}".format(*spread(runs)), fairness, f"{cpu_per_gb(runs, 'cpu'):.2f}"))
+    yield f"{report['files']} x {report['size'] / 1e6:.1f} MB in all\n{aligned(rows)}"
+
+
+def limits_tables(report):
+    yield aligned([("", "GB/s"), *((what, f"{median(rates):.1f}") for what, rates in report["results"].items())])
+
+
+TABLES = {
+    "drain": drain_tables, "live": live_tables, "store": store_tables, "storages": store_tables, "beside": beside_tables, "keep": keep_tables,
+    "scale": scale_tables, "detectors": detectors_tables, "limits": limits_tables,
+}  # fmt: skip
 
 
 def aligned(rows):

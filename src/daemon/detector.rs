@@ -222,6 +222,7 @@ async fn notice(
                 desk.look_at_clock();
                 continue;
             }
+            () = desk.sooner.notified() => continue,
             () = tick => Vec::new(),
         };
         desk.notice(Instant::now(), batch);

@@ -59,6 +59,8 @@ pub struct Desk {
     pub catalog: RefCell<Catalog>,
     /// The catalog may have something to say.
     pub news: Notify,
+    /// The catalog's next tick is sooner than it was.
+    pub sooner: Notify,
     /// Files may have become safe, or a release may go on.
     pub safer: Notify,
     /// Looks up the rest of a heartbeat: skipped files and room on the ramdisk.
@@ -98,6 +100,7 @@ impl Desk {
         Self {
             catalog: RefCell::new(catalog),
             news: Notify::new(),
+            sooner: Notify::new(),
             safer: Notify::new(),
             vitals,
             shifts,
@@ -306,7 +309,12 @@ async fn hear_streams(desk: &Desk, incoming: &mut mpsc::UnboundedReceiver<Heard>
         match incoming.recv().await {
             Some(Heard::Reports(reports)) => {
                 let mut catalog = desk.catalog.borrow_mut();
+                let before = catalog.next_tick();
                 reports.into_iter().for_each(|report| catalog.sent(Instant::now(), report));
+                let after = catalog.next_tick();
+                if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+                    desk.sooner.notify_one();
+                }
                 desk.news.notify_one();
             }
             Some(Heard::Ended(reason)) => return SessionEnd::Data(reason),

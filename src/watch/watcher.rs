@@ -347,6 +347,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
 
 impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
     fn file(&mut self, at: Instant, path: RelPath, mask: EventMask) {
+        tracing::debug!(%path, ?mask, "seen");
         if mask.intersects(EventMask::MOVED_FROM | EventMask::DELETE) {
             self.candidates.remove(&path);
             return self.push(Event::Gone { path });

@@ -9,13 +9,14 @@
 //!  (nothing) ─────────────► Waiting ─► Offered ─► Sending ─► Sent ─────────────► Landed
 //!                             ▲ │ ▲       │          │         │ have             │
 //!                       close │ │ └───────┴──────────┴─────────┴──────────────────┘ closed again: a newer version
-//!                            Open ◄── somebody writes it
+//!                            Open ◄── somebody writes it, or seemed to: offered again, too
 //!  gone, not landed: Vanishing ──(grace)──► withdrawn as vanished; if it was never offered: Ghost, offered to be withdrawn
 //! ```
 //!
 //! Of one path there is never more than one version on offer; what happens to the file meanwhile is kept in [`Since`].
 
 mod backlog;
+mod busy;
 mod event;
 mod files;
 mod release;
@@ -29,6 +30,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use backlog::Backlog;
+use busy::Busy;
 pub use event::{Counts, Event, Word};
 use files::{Files, Slot};
 pub use release::RELEASES_MAX;
@@ -57,6 +59,7 @@ pub struct Catalog {
     backlog: Backlog,
     /// In the order in which their grace ends; entries that are no longer vanishing, or are so anew, are passed over.
     vanishing: VecDeque<(i64, Slot)>,
+    busy: Busy,
     ghosts: usize,
     shifts: Vec<ShiftPlace>,
     /// Of the shift that a file closed now belongs to.
@@ -169,6 +172,7 @@ impl Catalog {
             files: Files::default(),
             backlog: Backlog::default(),
             vanishing: VecDeque::new(),
+            busy: Busy::default(),
             ghosts: 0,
             shifts: Vec::new(),
             shift: NO_SHIFT,
@@ -219,6 +223,11 @@ impl Catalog {
     pub fn tick(&mut self, now: Instant) {
         self.tick_releases(now);
         let now_us = self.us(now);
+        while let Some(slot) = self.busy.take_due(now_us) {
+            if self.files[slot].state == State::Open {
+                self.wait(slot);
+            }
+        }
         while let Some(&(until, slot)) = self.vanishing.front()
             && until <= now_us
         {
@@ -232,8 +241,9 @@ impl Catalog {
 
     /// When [`Catalog::tick`] has something to do.
     pub fn next_tick(&self) -> Option<Instant> {
-        let (until, _) = self.vanishing.front()?;
-        self.epoch.checked_add(Duration::from_micros(u64::try_from(*until).unwrap_or(0)))
+        let vanishing = self.vanishing.front().map(|(until, _)| *until);
+        let next = [vanishing, self.busy.next_us()].into_iter().flatten().min()?;
+        self.epoch.checked_add(Duration::from_micros(u64::try_from(next).unwrap_or(0)))
     }
 
     /// How much there is.
@@ -408,6 +418,7 @@ impl Catalog {
 
     /// A version that is to be offered, whatever it was before.
     fn renew(&mut self, slot: Slot, identity: Identity, closed_us: i64, shift: Shift) {
+        self.busy.forget(slot);
         self.manifest_still_owes(slot, closed_us);
         self.leave_backlog(slot);
         self.files.set_identity(slot, identity);
@@ -551,6 +562,7 @@ impl Catalog {
     }
 
     fn remove(&mut self, slot: Slot) {
+        self.busy.forget(slot);
         self.leave_backlog(slot);
         self.forget_offer(slot);
         self.files.remove(slot);

@@ -279,6 +279,7 @@ impl Catalog {
             entry.state = State::Offered;
             entry.told = false;
             session.offers.insert(entry.offer, slot);
+            tracing::debug!(%path, offer = entry.offer.0, "offered");
             files.push(Offered {
                 offer: entry.offer,
                 path,
@@ -326,7 +327,9 @@ impl Catalog {
         if let Some(session) = &mut self.session {
             session.unanswered -= 1;
         }
+        self.busy.forget(slot);
         let entry = &mut self.files[slot];
+        tracing::debug!(path = %entry.path, offer = entry.offer.0, "landed");
         entry.landed = true;
         let since = std::mem::replace(&mut entry.since, Since::Nothing);
         match (entry.state, since) {
@@ -369,6 +372,8 @@ impl Catalog {
             (Since::Nothing, Unsent::Busy) => {
                 self.withdraw(slot, Withdrawal::Reopened);
                 self.files[slot].state = State::Open;
+                let now_us = self.us(now);
+                self.busy.met(now_us, slot);
             }
             (Since::Nothing, Unsent::Changed(Some(identity))) => {
                 // Nobody closed it: the same version still, or the next one, whose close is not told yet and may be another shift's.

@@ -1,5 +1,6 @@
 //! One rule after the other; `world` tries them all together.
 
+mod busy;
 mod found;
 mod manifest;
 mod ppu;
@@ -362,33 +363,6 @@ fn a_close_with_an_equal_identity_makes_an_offer_fresh() {
     assert_eq!(rig.words(), [], "the answer may still be a want");
     rig.catalog.landed(rig.now, &[offer.offer]);
     assert!(rig.offer().fresh, "Have went by the identity, which proves nothing");
-}
-
-#[test]
-fn busy_waits_for_the_close() {
-    let mut rig = Rig::new();
-    rig.closed("a", 1);
-    let offer = rig.offer().offer;
-    let (transfer, _) = rig.want(offer);
-    rig.decline(transfer, Decline::Busy);
-    let expected = [Word::Declined(transfer, Decline::Busy), Word::Withdrawn(offer, Withdrawal::Reopened)];
-    assert_eq!(rig.words(), expected);
-    rig.closed("a", 2);
-    let offered = rig.offer();
-    assert_eq!(offered.superseded, 1, "the first version was closed, and counted nowhere yet");
-}
-
-#[test]
-fn busy_after_the_close_was_seen_is_offered_at_once() {
-    let mut rig = Rig::new();
-    rig.closed("a", 1);
-    let offer = rig.offer().offer;
-    let (transfer, _) = rig.want(offer);
-    rig.closed("a", 2);
-    rig.decline(transfer, Decline::Busy);
-    let words = rig.words();
-    assert_eq!(words[1], Word::Withdrawn(offer, Withdrawal::Replaced));
-    assert!(matches!(&words[2], Word::Offer(files) if files[0].superseded == 0));
 }
 
 #[test]
