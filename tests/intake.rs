@@ -355,3 +355,28 @@ fn row_42_pipe() {
     }
     assert_eq!(intake.rig.counts().failed, 0);
 }
+
+/// A pipe that cannot be made is no reason not to start, and not said to the log alone.
+#[test]
+fn a_pipe_that_cannot_be_made_is_told() {
+    if !is_root("a_pipe_that_cannot_be_made_is_told") {
+        return;
+    }
+    let mut intake = Intake::prepare(small());
+    let run = intake.rig.dir.path().join("run");
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join("files"), b"somebody's file").unwrap();
+    intake.start_ppu();
+    let short = format!("{}:storages", run.join("files").display());
+    wait_until("it is told", || {
+        let told = intake.messages(Code::CopyError);
+        told.iter()
+            .any(|told| told.message.short == short && told.message.long.contains("restart the daemon"))
+    });
+    assert_eq!(fs::read(run.join("files")).unwrap(), b"somebody's file");
+    // The other one works.
+    let at = intake.at("roots/file");
+    owned(&at, "file", 4242, 0o600);
+    intake.pipe("old").write_all(&[at.as_os_str().as_bytes(), b"\n"].concat()).unwrap();
+    wait_until("it is stored", || intake.rig.counts().copied == 1);
+}

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ppu_uringd::model::message::Code;
 use support::daemon::BINARY;
 use support::mount::run;
-use support::oracle::{check_sum, tree, write};
+use support::oracle::{check_sum, names, tree, write};
 use support::rig::{GID, Options, Rig, UID};
 use support::{content, is_root, wait_until};
 
@@ -200,6 +200,66 @@ fn past_shifts_leave_the_ramdisk_when_they_are_stored() {
     assert_eq!((counts.lost, counts.failed), (0, 0));
 }
 
+/// FAULTS 41: a user swaps a directory for a link to files of the same names and contents, over and over, while files leave it, and the daemon is
+/// killed in the middle: nothing beyond the link is touched, nothing is lost, and nothing stays in staging.
+#[test]
+fn row_41_a_directory_is_swapped_for_a_link_while_files_leave() {
+    if !is_root("row_41_a_directory_is_swapped_for_a_link_while_files_leave") {
+        return;
+    }
+    let mut rig = Rig::start(small());
+    let canary = tempfile::tempdir().unwrap();
+    let victim = |n: u64| format!("victim/{n:03}");
+    for n in 0..200 {
+        write(rig.source(0), victim(n), &content(n, 40_000));
+        write(canary.path(), format!("{n:03}"), &content(n, 40_000));
+    }
+    wait_all_stored(&rig);
+    let untouched = tree(canary.path());
+    let (place, link) = (rig.landing(0).join("victim"), rig.ppu_ramdisk.path().join("link"));
+    std::os::unix::fs::symlink(canary.path(), &link).unwrap();
+    let over = AtomicBool::new(false);
+    let swap = || {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        renameat_with(CWD, &link, CWD, &place, RenameFlags::EXCHANGE)
+    };
+    std::thread::scope(|scope| {
+        let attacker = scope.spawn(|| {
+            let mut swaps = 0_u64;
+            while !over.load(Ordering::Relaxed) && swap().is_ok() {
+                swaps += 1;
+                std::thread::yield_now();
+            }
+            swaps
+        });
+        fill(&rig, 0..40);
+        wait_until("files leave under pressure", || rig.status().unwrap().ramdisk.left.evicted.files > 20);
+        rig.ppu.take().unwrap().kill();
+        rig.start_ppu();
+        rig.wait_linked();
+        another_user(&rig);
+        wait_until("files of the past shift leave", || rig.status().unwrap().ramdisk.left.purged.files > 20);
+        rig.ppu.take().unwrap().kill();
+        over.store(true, Ordering::Relaxed);
+        assert!(attacker.join().unwrap() > 100);
+    });
+    // As it was, unless all of it has left already.
+    if place.is_symlink() {
+        swap().unwrap();
+    }
+    rig.start_ppu();
+    wait_until("all have left", || rig.status().is_some() && names(&rig.landing(0)).is_empty());
+    wait_until("links, too", || names_in(&place).is_empty());
+    assert_eq!(tree(canary.path()), untouched);
+    wait_all_stored(&rig);
+    let counts = rig.counts();
+    assert_eq!((counts.copied, counts.produced), (240, 240));
+    let staging = rig.ppu_ramdisk.path().join(".ppu-uringd");
+    wait_until("staging holds nothing but notes", || {
+        names_in(&staging).iter().all(|name| name.to_str().unwrap().starts_with("note-"))
+    });
+}
+
 /// A new shift, of another user.
 fn another_user(rig: &Rig) {
     let mut start = Command::new(BINARY);
@@ -208,5 +268,6 @@ fn another_user(rig: &Rig) {
 }
 
 fn names_in(directory: &Path) -> Vec<PathBuf> {
-    directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into()).collect()
+    let entries = directory.read_dir().into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name().into()).collect()
 }

@@ -165,6 +165,39 @@ fn past_shifts_leave_the_internal_storage_when_they_are_on_the_external_one() {
     check_sum(&rig);
 }
 
+/// The same user comes back with the same names: what had to give way on the internal storage (SPEC 2.5) leaves it like all of its shift.
+#[test]
+fn what_had_to_give_way_leaves_the_internal_storage_too() {
+    if !is_root("what_had_to_give_way_leaves_the_internal_storage_too") {
+        return;
+    }
+    let mut rig = Rig::prepare(three(512));
+    // The external one is away: until it is back, the first shift's files must stay, under whatever name.
+    rig.others[0].unmount();
+    rig.start_detector(0);
+    rig.start_ppu();
+    rig.wait_linked();
+    fill(&rig, 0..4);
+    wait_stored(&rig, 0, 4);
+    let mut start = Command::new(BINARY);
+    run(start.args(["shift", "start", "--config"]).arg(rig.ppu_config()));
+    for n in 0..4 {
+        write(rig.source(0), name(n), &content(100 + n, MEGABYTE));
+    }
+    wait_stored(&rig, 0, 8);
+    let aside = |storage: usize| {
+        let all: Vec<_> = tree(&rig.stored_on(storage, 0)).into_keys().collect();
+        all.into_iter().filter(|name| name.to_str().unwrap().contains(".~")).count()
+    };
+    assert_eq!(aside(0), 4);
+    rig.others[0].mount_image();
+    wait_stored(&rig, 1, 8);
+    wait_until("they have left", || aside(0) == 0);
+    assert_eq!(tree(&rig.stored_on(0, 0)), tree(rig.source(0)), "the current shift's stay");
+    assert_eq!((aside(1), tree(&rig.stored_on(1, 0)).len()), (4, 8));
+    assert_eq!(rig.status().unwrap().storages[0].left.purged.files, 4);
+}
+
 /// Killed at any moment of evicting and purging, on both: nothing is lost, nothing travels twice, nothing stays in staging.
 #[test]
 fn killed_while_files_leave_both() {

@@ -12,6 +12,8 @@ from live import stream
 HZ, SIZE, SECONDS = 500, 100_000, 3
 # What leaves.
 FILES, FILE_BYTES = 50_000, 4096
+# Storing them all takes.
+STORED_SECONDS = 300
 # Of the slow storage: a hundredth of what comes.
 SLOW_BYTES_PER_SECOND = HZ * SIZE // 100
 # A normal ramdisk is below; one that shrinks until FILES fill half of it is above, and nearly everything is to leave.
@@ -81,7 +83,7 @@ def land(uringd, files):
 
 
 def all_stored(uringd):
-    wait_until(lambda: not any(one["pending"] for one in uringd.status()["storages"]), PATIENCE_SECONDS, "everything is stored")
+    wait_until(lambda: not any(one["pending"] for one in uringd.status()["storages"]), STORED_SECONDS, "everything is stored", every=0.2)
     time.sleep(0.5)
 
 

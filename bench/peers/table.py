@@ -10,7 +10,7 @@ def table(report):
     parts = [line for part, of in TABLES.items() if part in report for line in [head(part, report[part]), *of(report[part])]]
     rows = [("goal", "wanted", "measured", "met")]
     rows += [(what, goal, value, "yes" if met else "no") for what, goal, value, met in figures.goals(report)]
-    return "\n\n".join([*parts, aligned(rows)])
+    return "\n\n".join([*parts, "## goals", aligned(rows)])
 
 
 def head(part, report):

@@ -22,7 +22,7 @@ use crate::model::half::{Half, Switched};
 use crate::model::history::Sample;
 use crate::model::job::CopyJob;
 use crate::model::ledger::{Fact, Ledger, Now, Order, Retried, Selection, Space};
-use crate::model::message::Message;
+use crate::model::message::{Code, Message};
 use crate::model::observation::Observation;
 use crate::model::path::RelPath;
 use crate::model::record::Record;
@@ -205,7 +205,14 @@ impl Hub {
                     Space { total_bytes: space.bytes_total, free_bytes: space.bytes_free, free_inodes };
                 self.ledger.apply(now, Fact::Space(space), orders);
             }
-            Err(error) => tracing::error!("{error}"),
+            Err(error) => {
+                let long = format!(
+                    "The PPU's ramdisk cannot be looked at: {error}. Nothing lands without it; images wait on their detectors. See that it is \
+                     mounted, then restart the daemon."
+                );
+                let at = self.ledger.ramdisk().to_owned();
+                orders.push(Order::Tell(Message::new(Code::LandError, at, long)));
+            }
         }
         self.lookout.pass(&mut self.ledger, now);
         self.keepers.look(&self.ledger);

@@ -122,7 +122,18 @@ pub(super) fn start_pipes(interfaces: &Interfaces, handed: &Arc<Handed>, inputs:
         let started = opened.and_then(|pipe| start_pipe(pipe, interfaces, handed, inputs));
         match started {
             Ok(()) => tracing::info!("paths of extra files are taken at {}", path.display()),
-            Err(why) => tracing::error!("no extra files by the pipe {}: {why}", path.display()),
+            Err(why) => {
+                let path = path.display();
+                let long = format!(
+                    "No extra files are taken at the pipe {path}: {why}. What scripts write there is not stored. Remove the cause and restart \
+                     the daemon; `ppu-uringd add` works meanwhile."
+                );
+                drop(inputs.send(Input::Tell(Message::new(
+                    Code::CopyError,
+                    format!("{path}:storages"),
+                    long,
+                ))));
+            }
         }
     }
 }

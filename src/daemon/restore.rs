@@ -145,7 +145,7 @@ struct Branded {
     local: Local,
 }
 
-/// The files of ours that no live version tells of.
+/// The files of ours that no live version tells of, in the order in which they landed.
 fn branded(
     ledger: &Ledger,
     current: &Shift,
@@ -179,6 +179,8 @@ fn branded(
             tracing::debug!("{error}");
         }
     }
+    // Of one path, the newest comes last, also where it lies with another user's files.
+    all.sort_by_key(|branded| branded.local.ctime_ns);
     all
 }
 

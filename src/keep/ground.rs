@@ -11,6 +11,9 @@ use crate::model::shift::{Place as ShiftPlace, Shift};
 use crate::rooted::mount::Place;
 use crate::rooted::{Expected, Root, RootError, Space, Staging, TakeError, Taken, Taker, Taking};
 
+/// So many files of one shift that gave way under one name are looked at.
+const ASIDE_MAX: usize = 8;
+
 /// See the module.
 pub enum Ground {
     /// The PPU's ramdisk.
@@ -86,6 +89,13 @@ impl Ground {
             Self::Ramdisk(_) => safe.at(),
             Self::Storage(_) => safe.to(),
         }
+    }
+
+    /// Where it may be as well: a later shift's file of the same name has made it give way there (SPEC 2.5).
+    pub(super) fn set_aside(&self, safe: &Safe) -> impl Iterator<Item = RelPath> + use<> {
+        let (at, stamp) = (self.at(safe).clone(), safe.resident().shift.stamp());
+        let most = if self.is_storage() { ASIDE_MAX } else { 0 };
+        (0..most).map_while(move |nth| at.set_aside(&stamp, nth))
     }
 
     /// The file itself.

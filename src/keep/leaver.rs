@@ -83,6 +83,16 @@ enum Done {
     Left(Duration),
 }
 
+/// What a name holds.
+enum Found {
+    /// What is to leave.
+    It(Done),
+    /// Something else.
+    Other,
+    /// It is free.
+    Nothing,
+}
+
 /// Why a file leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
@@ -275,31 +285,42 @@ impl Leaver {
             false => Instead::Nothing,
         };
         let code = if self.leaving.create_links { Code::LinkError } else { Code::DelError };
-        let file = (ground.file(safe), instead, code);
-        self.take(ground, safe, file, tell)
+        match self.take(ground, ground.at(safe), (ground.file(safe), instead, code), tell) {
+            Found::It(done) => Some(done),
+            Found::Nothing => Some(Done::Passed),
+            Found::Other => None,
+        }
     }
 
-    /// The file, or the link that eviction has left in its place.
+    /// The file, or the link that eviction has left in its place; under the name that it got, where a later shift's has taken its place.
     fn take_or_link(&mut self, ground: &mut Ground, safe: &Safe, tell: &Told) -> Done {
-        let file = (ground.file(safe), Instead::Nothing, Code::DelError);
-        if let Some(done) = self.take(ground, safe, file, tell) {
-            return done;
-        }
         let text = link_text(&self.leaving.link_to, safe);
         let link = Expected::Link(Link { text: &text, mtime_ns: safe.local().ctime_ns });
-        self.take(ground, safe, (link, Instead::Nothing, Code::DelError), tell).unwrap_or(Done::Passed)
+        for expected in [ground.file(safe), link] {
+            let found =
+                self.take(ground, ground.at(safe), (expected, Instead::Nothing, Code::DelError), tell);
+            if let Found::It(done) = found {
+                return done;
+            }
+        }
+        for at in ground.set_aside(safe) {
+            match self.take(ground, &at, (ground.file(safe), Instead::Nothing, Code::DelError), tell) {
+                Found::It(done) => return done,
+                Found::Nothing => break,
+                Found::Other => {}
+            }
+        }
+        Done::Passed
     }
 
-    /// `None`: something else is there.
     fn take(
         &mut self,
         ground: &mut Ground,
-        safe: &Safe,
+        at: &RelPath,
         (expected, instead, code): (Expected<'_>, Instead<'_>, Code),
         tell: &Told,
-    ) -> Option<Done> {
-        let at = ground.at(safe);
-        Some(match ground.take(&Taking { at, expected, instead }) {
+    ) -> Found {
+        Found::It(match ground.take(&Taking { at, expected, instead }) {
             Ok(taken) => {
                 if let Some(held) = taken.held
                     && self.held.len() < HELD_MAX
@@ -308,8 +329,8 @@ impl Leaver {
                 }
                 Done::Gone(taken.bytes)
             }
-            Err(TakeError::Changed) => return None,
-            Err(TakeError::Missing) => Done::Passed,
+            Err(TakeError::Changed) => return Found::Other,
+            Err(TakeError::Missing) => return Found::Nothing,
             Err(TakeError::Busy) => Done::Left(BUSY),
             Err(error) => {
                 let long = self.failure(ground, at, &error);

@@ -175,8 +175,17 @@ pub struct CopyReport {
     pub outcome: CopyOutcome,
     /// The stored file, to notice later that somebody changed or replaced it.
     pub file: Option<Local>,
-    /// What had the name before and is not ours, or another shift's: its new name, in the same directory.
-    pub set_aside: Option<Vec<u8>>,
+    /// What did not get, or keep, the name.
+    pub set_aside: Option<Aside>,
+}
+
+/// What has another name on a storage than it should, in the same directory (SPEC 2.5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aside {
+    /// What had the name before and is not ours, or an earlier shift's.
+    Other(Vec<u8>),
+    /// The copy itself: a later shift's file has the name.
+    Itself(Vec<u8>),
 }
 
 /// See [`CopyReport`].

@@ -1,4 +1,11 @@
 //! Messages for people and for beamline scripts (SPEC 4.2): a code, the thing meant, and what to do.
+//!
+//! **What is a message, and what is only logged.** Whatever keeps an image, or a file that somebody handed over, from landing, from being stored or from
+//! leaving, until a person does something, is a message; so is what changes where people find a file, and what others have decided that people must
+//! know of (a pause). It goes to `messages`, to the ports and into the log; what lasts is a line of `status` as well (`model/attention`). Only in the log is what
+//! passes by itself (a copy that is tried again, a connection that was refused), what ends the daemon (whoever starts it reads why), and
+//! what concerns one client alone, who gets it as an answer. A detector's daemon has a log only: what lasts there shows on the PPU as files that wait, as a broken
+//! link, or as a ramdisk that gets full.
 
 use std::fmt;
 use std::str::FromStr;

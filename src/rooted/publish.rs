@@ -42,9 +42,10 @@ pub enum Occupied {
     Refuse,
     /// Nothing, but that the same file of another shift is replaced.
     Past,
-    /// Rename it to `NAME.~SHIFT~` first, unless it is another file of the same shift (SPEC 2.5, 3.2).
+    /// Rename it to `NAME.~SHIFT~` first, unless it is another file of the same shift (SPEC 2.5, 3.2). A later shift's keeps the name, and the
+    /// new file is published as `NAME.~SHIFT~`.
     SetAside,
-    /// The same, but what we brought for another shift is replaced (`replace_other_shift`).
+    /// The same, but what we brought for an earlier shift is replaced, and a later shift's stays (`replace_other_shift`).
     Overwrite,
 }
 
@@ -87,6 +88,8 @@ pub enum Replaced {
     Older,
     /// A file of another shift or of somebody else: it has this name now, in the same directory.
     SetAside(Vec<u8>),
+    /// Nothing: a later shift's file keeps the name, and the published file has this one, in the same directory.
+    GaveWay(Vec<u8>),
 }
 
 /// Why a file was not published. Nothing of it is left, and what had the name still has it.
@@ -98,7 +101,7 @@ pub enum PublishError {
         /// Of the file in the way.
         brand: Option<Box<Brand>>,
     },
-    /// [`Publication::just_before_rename`] said so.
+    /// [`Publication::just_before_rename`] said so, or a later shift's file has the name and one of both is to be.
     #[error("superseded")]
     Superseded,
     /// The file system said no.
@@ -162,11 +165,13 @@ impl Staging {
         mut staged: Staged,
         publication: &Publication<'_>,
     ) -> Result<Published, PublishError> {
-        let Publication { at, directories, just_before_rename, .. } = *publication;
+        let Publication { at, directories, just_before_rename, brand, .. } = *publication;
         let error = |operation, errno| self.root().error(operation, Some(at), errno);
         let above = at.parent();
         let mut replaced = None;
         let mut new_directories = 0;
+        // Once it has given way, how often another file had that name, too.
+        let mut gives_way: Option<usize> = None;
         for _ in 0..PLACE_TRIES {
             let parent = match known.take() {
                 Some(fd) => Made { fd, new: 0 },
@@ -178,18 +183,41 @@ impl Staging {
             if !just_before_rename() {
                 return Err(PublishError::Superseded);
             }
-            match self.rename_new(staged.name(), &parent.fd, at.name()) {
+            let aside = gives_way.and_then(|nth| at.set_aside(&brand.shift.stamp(), nth));
+            let here = Publication { at: aside.as_ref().unwrap_or(at), ..*publication };
+            match self.rename_new(staged.name(), &parent.fd, here.at.name()) {
                 Ok(()) => staged.disown(),
                 // Somebody removed the directory between the two calls.
                 Err(Errno::NOENT) => continue,
+                Err(Errno::EXIST) if aside.is_some() => match self.inspect(&parent.fd, &staged, &here)? {
+                    Occupant::Vanished => continue,
+                    // Left there by a crash, or by an older version.
+                    Occupant::Ours(seen, _held) => {
+                        if self.exchange(&mut staged, &parent.fd, &here, seen)?.is_none() {
+                            continue;
+                        }
+                    }
+                    Occupant::Foreign(..) => {
+                        gives_way = gives_way.map(|nth| nth + 1);
+                        continue;
+                    }
+                },
                 Err(Errno::EXIST) => match self.replace(&mut staged, &parent.fd, publication)? {
-                    Some(Replaced::Older) => replaced = replaced.or(Some(Replaced::Older)),
-                    aside => {
-                        replaced = replaced.or(aside);
+                    Way::Taken => replaced = replaced.or(Some(Replaced::Older)),
+                    Way::Freed(aside) => {
+                        replaced = replaced.or(Some(Replaced::SetAside(aside)));
+                        continue;
+                    }
+                    Way::Changed => continue,
+                    Way::Later => {
+                        gives_way = Some(0);
                         continue;
                     }
                 },
                 Err(errno) => return Err(error("rename into", errno).into()),
+            }
+            if let Some(aside) = &aside {
+                replaced = replaced.or_else(|| Some(Replaced::GaveWay(aside.name().to_vec())));
             }
             let stat = FileStat::of(staged.file()).map_err(|errno| error("statx", errno))?;
             let local = Local { ino: stat.ino, ctime_ns: stat.ctime_ns };
@@ -198,18 +226,21 @@ impl Staging {
         Err(error("rename into", Errno::BUSY).into())
     }
 
-    /// The name is taken: takes it over (`Older`), frees it (`SetAside`), or finds that it changed again (`None`).
+    /// The name is taken: takes it over, frees it, or finds that it must not or that it changed again.
     fn replace(
         &self,
         staged: &mut Staged,
         parent: &OwnedFd,
         publication: &Publication<'_>,
-    ) -> Result<Option<Replaced>, PublishError> {
+    ) -> Result<Way, PublishError> {
         let name = publication.at.name();
+        let taken = |exchanged: Option<Replaced>| exchanged.map_or(Way::Changed, |_| Way::Taken);
         // `_held` keeps the inode number from being given to another file.
         let (seen, brand, _held) = match self.inspect(parent, staged, publication)? {
-            Occupant::Vanished => return Ok(None),
-            Occupant::Ours(seen, _held) => return self.exchange(staged, parent, publication, seen),
+            Occupant::Vanished => return Ok(Way::Changed),
+            Occupant::Ours(seen, _held) => {
+                return self.exchange(staged, parent, publication, seen).map(taken);
+            }
             Occupant::Foreign(seen, brand, held) => (seen, brand, held),
         };
         // A name belongs to the first file of a shift that took it (SPEC 3.2). An image does not wait for a user's extra file, and
@@ -230,7 +261,7 @@ impl Staging {
             || match publication.occupied {
                 Occupied::Refuse => true,
                 Occupied::Past if regular && !refused && brand.as_deref().is_some_and(same_file) => {
-                    return self.exchange(staged, parent, publication, seen);
+                    return self.exchange(staged, parent, publication, seen).map(taken);
                 }
                 Occupied::Past => true,
                 Occupied::SetAside | Occupied::Overwrite => false,
@@ -238,15 +269,25 @@ impl Staging {
         if refused || !regular {
             return Err(PublishError::Foreign { brand });
         }
+        // The newest version wins, in whatever order they come (SPEC 3.5).
+        if brand
+            .as_ref()
+            .is_some_and(|brand| !brand.is_extra() && !ours.is_extra() && brand.shift > ours.shift)
+        {
+            return match publication.occupied {
+                Occupied::Overwrite => Err(PublishError::Superseded),
+                _ => Ok(Way::Later),
+            };
+        }
         if publication.occupied == Occupied::Overwrite
             && brand.as_ref().is_some_and(|brand| brand.is_extra() == ours.is_extra())
         {
-            return self.exchange(staged, parent, publication, seen);
+            return self.exchange(staged, parent, publication, seen).map(taken);
         }
         let shift = brand.map_or(ShiftId(seen.mtime_ns / 1_000_000), |brand| brand.shift);
         let moved = self.set_aside(parent, name, parent, name, &shift.stamp());
         moved
-            .map(|aside| aside.map(Replaced::SetAside))
+            .map(|aside| aside.map_or(Way::Changed, Way::Freed))
             .map_err(|errno| self.root().error("set aside", Some(publication.at), errno).into())
     }
 
@@ -380,6 +421,18 @@ impl Staging {
         }
         Err(Errno::EXIST)
     }
+}
+
+/// What came of a name that was taken.
+enum Way {
+    /// The new file has it.
+    Taken,
+    /// It is free: what had it has this one now.
+    Freed(Vec<u8>),
+    /// It is to be looked at again.
+    Changed,
+    /// A later shift's file has it, and keeps it.
+    Later,
 }
 
 /// What has a name that is to be taken.

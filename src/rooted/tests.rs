@@ -250,7 +250,8 @@ fn another_shifts_file_is_set_aside() {
     assert_eq!(fixture.read(b"a.~20260731-235959~"), b"old shift");
     assert_eq!(fixture.read(b"a"), b"new shift");
 
-    let published = fixture.publish_as(b"a", b"overwritten", SHIFT, Occupied::Overwrite).unwrap();
+    let latest = ShiftId(later.0 + 1000);
+    let published = fixture.publish_as(b"a", b"overwritten", latest, Occupied::Overwrite).unwrap();
     assert_eq!((published.replaced, fixture.read(b"a")), (Some(Replaced::Older), b"overwritten".to_vec()));
 
     // Of unbranded files the time tells; a taken name is passed over, a long one is cut.
@@ -266,6 +267,28 @@ fn another_shifts_file_is_set_aside() {
         assert!(aside.ends_with(suffix.as_bytes()) && aside.len() == 255, "{cut}");
         assert_eq!(fixture.read(&aside), b"a user's");
     }
+    assert!(fixture.left().is_empty());
+}
+
+/// A storage that was away gets an earlier shift's file after a later one's of the same name.
+#[test]
+fn an_earlier_shifts_file_that_comes_later_gives_way() {
+    let fixture = Fixture::new();
+    let later = ShiftId(SHIFT.0 + 1000);
+    fixture.publish_as(b"a", b"later shift", later, Occupied::SetAside).unwrap();
+    std::fs::write(fixture.at(b"a.~20260731-235959~"), b"a user's").unwrap();
+    let gave_way = Some(Replaced::GaveWay(b"a.~20260731-235959~1~".to_vec()));
+    // The second time after a crash, the third with a newer version.
+    for content in [b"earlier", b"earlier", b"newer  "] {
+        let published = fixture.publish_as(b"a", content, SHIFT, Occupied::SetAside).unwrap();
+        assert_eq!(published.replaced, gave_way);
+        assert_eq!(fixture.read(b"a.~20260731-235959~1~"), content);
+    }
+    assert_eq!(fixture.read(b"a"), b"later shift");
+    assert_eq!(fixture.read(b"a.~20260731-235959~"), b"a user's");
+    let overwriting = fixture.publish_as(b"a", b"earlier", SHIFT, Occupied::Overwrite);
+    assert!(matches!(overwriting, Err(PublishError::Superseded)));
+    assert_eq!(fixture.read(b"a"), b"later shift");
     assert!(fixture.left().is_empty());
 }
 

@@ -13,7 +13,7 @@ use super::copy::{Copy, Setback, Via, counterpart, disk_outcome, of_errno};
 use super::durable::{DirPath, Durable, ToSync};
 use super::fetch::{Fetched, Fetcher};
 use super::writer::{Order, Settings, Steps};
-use crate::model::job::{CopyJob, CopyOutcome, CopyReport, Local};
+use crate::model::job::{Aside, CopyJob, CopyOutcome, CopyReport, Local};
 use crate::rooted::{Published, Replaced, STAGING_NAME, Staging, set_mtime};
 
 /// An unused storage is let go after this time, so that it can be unmounted.
@@ -54,7 +54,7 @@ struct Placed {
     job: CopyJob,
     file: Local,
     /// What had the name before, if that was not ours: its new name.
-    set_aside: Option<Vec<u8>>,
+    set_aside: Option<Aside>,
 }
 
 struct Active {
@@ -357,7 +357,8 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             Err(outcome) => return self.end(&job, outcome),
         };
         let set_aside = match &published.replaced {
-            Some(Replaced::SetAside(name)) => Some(name.clone()),
+            Some(Replaced::SetAside(name)) => Some(Aside::Other(name.clone())),
+            Some(Replaced::GaveWay(name)) => Some(Aside::Itself(name.clone())),
             _ => None,
         };
         let file = published.local;

@@ -457,7 +457,10 @@ impl Ppu {
     /// Takes in what landed right before the crash.
     fn adopt(&mut self, clock: &Clock, orders: &mut Vec<Order>) {
         let history: BTreeSet<u64> = self.journal.history().map(|version| version.local.ino).collect();
-        for (at, OnRamdisk { brand, local, .. }) in &self.ramdisk {
+        // In the order in which they landed.
+        let mut found: Vec<_> = self.ramdisk.iter().collect();
+        found.sort_by_key(|(_, there)| (there.local.ctime_ns, there.local.ino));
+        for (at, OnRamdisk { brand, local, .. }) in found {
             let detector = DetectorIndex(u16::from(brand.detector.as_bytes()[1] - b'0'));
             if !self.ledger.knows(detector, brand) && !history.contains(&local.ino) {
                 self.ledger.adopt(clock.now(), detector, brand.clone(), at, 0o644, *local, orders);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ppu_uringd::model::job::{Brand, CopyJob};
+use ppu_uringd::model::job::{Aside, Brand, CopyJob};
 use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::shift::ShiftId;
 
@@ -51,10 +51,15 @@ impl Storage {
         found.map(|stored| stored.content)
     }
 
-    /// As a verified copy takes its name. What another shift had there is set aside, and called so.
-    pub fn place(&mut self, job: &CopyJob, content: u64) -> Option<Vec<u8>> {
+    /// As a verified copy takes its name. The earlier of two shifts' files is set aside, and called so.
+    pub fn place(&mut self, job: &CopyJob, content: u64) -> Option<Aside> {
         let brand = (*job.brand).clone();
         let key = |brand: &Brand| (brand.detector.clone(), brand.shift, brand.path.clone());
+        if self.files.get(&job.to).is_some_and(|there| there.brand.shift > brand.shift) {
+            let name = job.to.set_aside(&brand.shift.stamp(), 1).expect("a short name");
+            self.aside.push(Stored { brand, content });
+            return Some(Aside::Itself(name.as_bytes().to_vec()));
+        }
         let before = self.files.insert(job.to.clone(), Stored { brand: brand.clone(), content })?;
         if key(&before.brand) == key(&brand) {
             return None;
@@ -62,7 +67,7 @@ impl Storage {
         assert_ne!(before.brand.shift, brand.shift, "another file of the same shift has {}", job.to);
         let name = job.to.set_aside(&before.brand.shift.stamp(), 1).expect("a short name");
         self.aside.push(before);
-        Some(name.as_bytes().to_vec())
+        Some(Aside::Other(name.as_bytes().to_vec()))
     }
 
     /// Under its name, or set aside.

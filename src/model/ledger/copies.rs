@@ -9,7 +9,7 @@ use super::health::{Called, Health, Trouble};
 use super::timing::Meter;
 use super::{CopyState, Ledger, Now, Order, Version};
 use crate::model::file_version::{StorageIndex, VersionId};
-use crate::model::job::{CopyJob, CopyOutcome, CopyReport, Source};
+use crate::model::job::{Aside, CopyJob, CopyOutcome, CopyReport, Source};
 use crate::model::message::{Code, Message};
 use crate::model::path::{RelPath, printable};
 use crate::model::record::Record;
@@ -175,8 +175,8 @@ impl Ledger {
         let Some(flight) = state.flying.remove(&id) else { return };
         state.remote_flying -= usize::from(flight.remote);
         state.ready.extend(flight.next);
-        if let Some(name) = set_aside {
-            self.tell_set_aside(id, storage, &name, out);
+        if let Some(aside) = set_aside {
+            self.tell_set_aside(id, storage, &aside, out);
         }
         let superseded = flight.superseded.load(Ordering::Relaxed);
         match outcome {
@@ -381,13 +381,21 @@ impl Ledger {
     }
 
     /// SPEC 2.5.
-    fn tell_set_aside(&self, id: VersionId, storage: StorageIndex, name: &[u8], out: &mut Vec<Order>) {
+    fn tell_set_aside(&self, id: VersionId, storage: StorageIndex, aside: &Aside, out: &mut Vec<Order>) {
         let Some((_, Some(to))) = self.versions.get(id).map(|version| self.places(version)) else { return };
         let storage = &self.settings.storages[storage.index()].id;
+        let what = match aside {
+            Aside::Other(name) => format!(
+                "another shift's (or somebody's own) file had the name {to}: it is now {} in the same directory",
+                printable(name)
+            ),
+            Aside::Itself(name) => format!(
+                "a later shift's file has the name {to} already: the earlier shift's, which was copied later, is {} in the same directory",
+                printable(name)
+            ),
+        };
         let long = format!(
-            "On storage {storage}, another shift's (or somebody's own) file had the name {to}: it is now {} in the same directory. Nothing \
-             is lost; whoever looks for it should know its new name.",
-            printable(name)
+            "On storage {storage}, {what}. Nothing is lost; whoever looks for it should know its new name."
         );
         out.push(Order::Tell(Message::new(Code::FileReplaced, to.to_string(), long)));
     }

@@ -40,6 +40,8 @@ pub(super) struct Detector {
     pub(super) blocked_since: Option<Instant>,
     pub(super) pace: Pace,
     pub(super) counters: Counters,
+    /// In this session it has offered more than it may, and that was told.
+    pub(super) offers_too_much: bool,
     /// For people.
     pub(super) last_error: Option<String>,
 }

@@ -312,10 +312,15 @@ impl Ledger {
         self.versions.insert_with(id, version);
     }
 
-    /// The newest version under a brand's path is what the brand speaks of.
+    /// Where images land, for people.
+    pub fn ramdisk(&self) -> &str {
+        &self.settings.ramdisk
+    }
+
+    /// A version under a brand's path is what the brand speaks of. It need not be the newest: an earlier shift's lies elsewhere.
     pub fn knows(&self, detector: DetectorIndex, brand: &Brand) -> bool {
-        let known = self.versions.newest(detector, &brand.path).and_then(|id| self.versions.get(id));
-        known.is_some_and(|v| v.hash == brand.hash && v.shift == brand.shift)
+        let mut known = self.versions.under(detector, &brand.path);
+        known.any(|(_, v)| v.hash == brand.hash && v.shift == brand.shift)
     }
 
     /// A branded file at `at` on the ramdisk, which the journal may not know: it landed right before a crash, or the journal was

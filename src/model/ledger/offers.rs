@@ -27,6 +27,7 @@ impl Ledger {
     ) {
         let state = &mut self.detectors[detector.index()];
         state.session = session;
+        state.offers_too_much = false;
         state.link = Link::Up(now.at);
         self.announce_all(now, detector, out);
     }
@@ -178,7 +179,15 @@ impl Ledger {
                 known_hash = may_be_same.then_some(version.hash);
             }
             if state.offers.len() >= OFFER_WINDOW {
-                tracing::error!(path = %file.path, "a detector offers more than the protocol allows; ignored");
+                if !std::mem::replace(&mut state.offers_too_much, true) {
+                    let id = &self.settings.detectors[detector.index()].id;
+                    let long = format!(
+                        "Detector {id} offers more than {OFFER_WINDOW} files at a time, which its program must not: {} and others are not fetched \
+                         until it is connected again. Install the same version of ppu-uringd there and restart it.",
+                        file.path
+                    );
+                    out.push(Order::Tell(Message::new(Code::LandError, file.path.to_string(), long)));
+                }
                 continue;
             }
             let closed = now.at.checked_sub(Duration::from_micros(file.closed_us_ago)).unwrap_or(now.at);

@@ -84,7 +84,8 @@ impl Ledger {
             backlog: Amount { files: state.backlog_files(), bytes: beat.backlog_bytes + offered },
             in_flight: state.wanted_files,
             no_room: state.files_without_room(),
-            held: state.offers.values().filter(|offer| !self.has_begun(offer.shift)).count() as u64,
+            held: state.offers.values().filter(|offer| self.is_held(&settings.id, offer.shift)).count()
+                as u64,
             landed: Amount { files: state.counters.landed_files, bytes: state.counters.landed_bytes },
             rate: Rate { files_per_s, bytes_per_s },
             clock_offset_ms: state.clock_offset_ns.map(|ns| ns as f64 / 1e6),

@@ -3,6 +3,7 @@
 
 mod copies;
 mod halves;
+mod restart;
 mod shifts;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -15,7 +16,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::file_version::{Hash, Identity, OfferId};
 use crate::model::half::{Half, Switched};
-use crate::model::job::{CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed, Source};
+use crate::model::job::{
+    Aside, CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed, Source,
+};
 use crate::model::offer::{Offered, Wanted, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::replica_path::Target;
@@ -546,39 +549,4 @@ fn pauses_hold_wants_back() {
     assert!(world.detectors[0].wants.is_empty(), "the run is over: quiet");
     wait(&mut world, 1);
     assert_eq!(world.detectors[0].wants.len(), 1);
-}
-
-#[test]
-fn a_restart_supersedes_what_a_crash_left_open() {
-    let version = |content: i64, local: Option<Local>, copies: [CopyState; STORAGES]| Version {
-        detector: DetectorIndex(0),
-        shift: ShiftId(1),
-        path: path(1),
-        identity: Identity { size: 1, mtime_ns: content, ino: 1, ctime_ns: content },
-        settled: true,
-        hash: Hash::of(&content.to_le_bytes()),
-        mode: 0o644,
-        local,
-        offer: None,
-        on_detector: true,
-        seen: 0,
-        closed: None,
-        copies: copies.iter().map(|state| Copy { state: *state, tries: 0 }).collect(),
-    };
-    let local = Some(Local { ino: 1, ctime_ns: 1 });
-    // The older one was in flight to the first storage, or had fallen from the ramdisk, when the newer one landed.
-    let mut first = [CopyState::Superseded; STORAGES];
-    first[0] = CopyState::Queued;
-    for (copies, before) in [(first, local), ([CopyState::Queued; STORAGES], None)] {
-        let mut world = World::new();
-        let mut out = Vec::new();
-        world.ledger.restore(VersionId(1), version(1, before, copies), before, &mut out);
-        let newer = version(2, local, [CopyState::Queued; STORAGES]);
-        world.ledger.restore(VersionId(2), newer, local, &mut out);
-        let tally = world.ledger.tallies.get(ShiftId(1), StorageIndex(0));
-        assert_eq!((tally.pending, tally.superseded, tally.lost), (1, 1, 0));
-        world.ledger.manifest_begin(DetectorIndex(0));
-        world.ledger.manifest_end(DetectorIndex(0), &mut out);
-        assert_eq!(world.ledger.tallies.get(ShiftId(1), StorageIndex(0)).lost, 0, "{out:?}");
-    }
 }

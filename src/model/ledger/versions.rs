@@ -93,6 +93,8 @@ pub(super) struct Versions {
     by_id: HashMap<VersionId, Box<Version>>,
     /// The newest version under each path. Holds numbers only: the paths are in `by_id`.
     newest: HashTable<VersionId>,
+    /// Older ones that still matter, likewise: of one path, there may be several.
+    older: HashTable<VersionId>,
     hasher: RandomState,
     next: u64,
 }
@@ -116,6 +118,18 @@ impl Versions {
         self.newest.find(self.hasher.hash_one((detector, path)), is_it).copied()
     }
 
+    /// All under that path, the newest first.
+    pub(super) fn under(
+        &self,
+        detector: DetectorIndex,
+        path: &RelPath,
+    ) -> impl Iterator<Item = (VersionId, &Version)> {
+        let older = self.older.iter_hash(self.hasher.hash_one((detector, path))).copied();
+        let all = self.newest(detector, path).into_iter().chain(older);
+        let version = |id| self.get(id).map(|version| (id, version));
+        all.filter_map(version).filter(move |(_, v)| v.detector == detector && v.path == *path)
+    }
+
     /// A new version, the newest of its path.
     pub(super) fn insert(&mut self, version: Version) -> VersionId {
         let id = VersionId(self.next.max(1));
@@ -128,14 +142,15 @@ impl Versions {
         self.next = self.next.max(id.0 + 1);
         let older = self.newest(version.detector, &version.path);
         let hash = self.hash(&version);
+        self.by_id.insert(id, Box::new(version));
+        let (by_id, hasher) = (&self.by_id, &self.hasher);
+        let rehash = |id: &VersionId| by_id.get(id).map_or(0, |v| hasher.hash_one((v.detector, &v.path)));
         if let Some(older) = older
             && let Ok(entry) = self.newest.find_entry(hash, |other| *other == older)
         {
             entry.remove();
+            self.older.insert_unique(hash, older, rehash);
         }
-        self.by_id.insert(id, Box::new(version));
-        let (by_id, hasher) = (&self.by_id, &self.hasher);
-        let rehash = |id: &VersionId| by_id.get(id).map_or(0, |v| hasher.hash_one((v.detector, &v.path)));
         self.newest.insert_unique(hash, id, rehash);
     }
 
@@ -162,8 +177,10 @@ impl Versions {
 
     pub(super) fn remove(&mut self, id: VersionId) -> Option<Version> {
         let hash = self.hash(self.get(id)?);
-        if let Ok(entry) = self.newest.find_entry(hash, |other| *other == id) {
-            entry.remove();
+        for table in [&mut self.newest, &mut self.older] {
+            if let Ok(entry) = table.find_entry(hash, |other| *other == id) {
+                entry.remove();
+            }
         }
         self.by_id.remove(&id).map(|version| *version)
     }

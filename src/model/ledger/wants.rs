@@ -141,8 +141,11 @@ impl Ledger {
             (None, _) => Err(
                 "the PPU does not know its shift (was its state_dir lost?); to give it to the current shift, close it again: touch it",
             ),
-            (Some(shift), None) if shift.place(&detector_id).is_none() => Err(
+            (Some(shift), None) if shift.place(&detector_id).is_none() && shift.id == self.current.id => Err(
                 "its detector takes no part in the shift; `ppu-uringd shift start` begins one with all detectors",
+            ),
+            (Some(shift), None) if shift.place(&detector_id).is_none() => Err(
+                "it was closed in a shift in which its detector took no part; to give it to the current shift, close it again: touch it",
             ),
             (_, None) => Err("its path on the PPU would be too long"),
             _ if !self.room.could_ever_hold(offer.identity.size) => {
@@ -183,6 +186,11 @@ impl Ledger {
         let place = shift.place(&detector_id);
         let to = place.and_then(|place| place.target.replica(shift.user_dir.as_ref(), &path).ok());
         Some((wanted, LandJob { detector, detector_id, shift, path, at, to, offered, replace_past }))
+    }
+
+    /// Nobody gets what that detector closed in that shift: no shift that we know covers it.
+    pub(super) fn is_held(&self, detector: &str, shift: ShiftId) -> bool {
+        self.shifts.get(&shift).is_none_or(|shift| shift.place(detector).is_none())
     }
 
     /// A want's end: gives its reservation back.

@@ -63,9 +63,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, colour: bool, zone: &Time
     {
         graph.draw(frame, *area);
     }
-    let messages =
-        report.messages.iter().rev().take(usize::from(told.height)).map(|told| message(told, zone));
-    frame.render_widget(Paragraph::new(messages.collect::<Vec<_>>()), told);
+    let (rows, width) = (usize::from(told.height), usize::from(told.width));
+    let messages = report.messages.iter().rev().take(rows).flat_map(|told| message(told, zone, width));
+    frame.render_widget(Paragraph::new(messages.take(rows).collect::<Vec<_>>()), told);
     if !colour {
         let all = frame.area();
         frame.buffer_mut().set_style(all, Style::reset());
@@ -218,11 +218,17 @@ impl Graph {
     }
 }
 
-fn message(told: &Told, zone: &TimeZone) -> Line<'static> {
+/// To its end: that is where it says what to do.
+fn message(told: &Told, zone: &TimeZone, width: usize) -> Vec<Line<'static>> {
     let message = &told.message;
-    Line::from(vec![
-        format!("{} ", local_time(told.at_ms, zone)).dark_gray(),
-        format!("{} ", message.code).bold(),
-        one_line(&format!("{}  {}", message.short, message.long)).into(),
-    ])
+    let (code, text) = (message.code.to_string(), format!("{}  {}", message.short, message.long));
+    let time = format!("{} ", local_time(told.at_ms, zone)).dark_gray();
+    let mut lines = wrapped(time, &format!("{code} {text}"), width);
+    if let Some(Line { spans, .. }) = lines.first_mut()
+        && let Some(rest) = spans[1].content.strip_prefix(&*code).map(str::to_owned)
+    {
+        spans.truncate(1);
+        spans.extend([code.bold(), rest.into()]);
+    }
+    lines
 }

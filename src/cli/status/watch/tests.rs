@@ -69,6 +69,9 @@ fn the_most_important_first() {
     assert!(shown.contains(" 90 %, 100 MB of 1 GB free, full in 41 s at this rate"), "{shown}");
     assert!(shown.contains("landed 240 MB/s, 100/s"), "{shown}");
     assert!(shown.contains("1970-01-01 00:00:00 DATA_LOST run7/a_001.cbf  It vanished."), "{shown}");
+    let narrow = text(&view, 52, 60);
+    assert!(narrow.contains("1970-01-01 00:00:00 DATA_LOST run7/a_001.cbf"), "{narrow}");
+    assert!(narrow.contains("\"                    vanished. "), "it is told to its end: {narrow}");
 
     let report = view.report.as_mut().unwrap();
     report.problems =

@@ -1,6 +1,7 @@
 //! One rule after the other; `world` tries them all together.
 
 mod busy;
+mod found;
 mod manifest;
 mod missed;
 mod ppu;

@@ -270,7 +270,7 @@ fn one_bad_file_does_not_hold_up_a_quarantined_disk() {
 fn a_file_set_aside_is_told() {
     let mut world = landed();
     let version = world.copies[0].remove(0).version;
-    let set_aside = Some(b"1.cbf.~20260131-235959~".to_vec());
+    let set_aside = Some(Aside::Other(b"1.cbf.~20260131-235959~".to_vec()));
     let report =
         CopyReport { version, storage: StorageIndex(0), outcome: CopyOutcome::Stored, file: None, set_aside };
     world.tell(Fact::Copying(report));

@@ -79,6 +79,33 @@ fn wanted(orders: &[Order]) -> usize {
     orders.iter().filter(|order| matches!(order, Order::Want { .. })).count()
 }
 
+/// What a detector with a broken program offers beyond what it may is told once a session, and the rest goes on.
+#[test]
+fn more_offers_than_there_may_be_are_told() {
+    use crate::model::offer::OFFER_WINDOW;
+    let mut alone = Alone::new();
+    let file = |number: usize| Offered {
+        offer: OfferId(number as u64),
+        path: RelPath::new(number.to_string().as_bytes()).unwrap(),
+        identity: Identity { size: 10, mtime_ns: 1, ino: number as u64, ctime_ns: 1 },
+        shift: ShiftId(1),
+        closed_us_ago: 0,
+        fresh: true,
+        superseded: 0,
+    };
+    for session in 1..3 {
+        alone.tell(Fact::LinkUp { detector: DETECTOR, session: Session(session) });
+        let files = (0..OFFER_WINDOW + 3).map(file).collect();
+        let orders = alone.tell(Fact::Offered { detector: DETECTOR, files });
+        let too_much = |order: &Order| matches!(order, Order::Tell(message) if message.long.contains("offers more than"));
+        assert_eq!(orders.iter().filter(|order| too_much(order)).count(), 1);
+        assert!(wanted(&orders) > 0);
+        assert_eq!(alone.ledger.detectors[0].offers.len(), OFFER_WINDOW);
+        let reason = "over".to_owned();
+        alone.tell(Fact::LinkDown { detector: DETECTOR, session: Session(session), reason, refused: false });
+    }
+}
+
 #[test]
 fn a_shift_begins_when_the_journal_has_it() {
     let mut alone = Alone::new();
@@ -144,6 +171,50 @@ fn a_word_in_time_ends_it_and_a_late_one_is_corrected() {
     let word = || Fact::ShiftWord { detector: DETECTOR, shift: id };
     assert_eq!(told(&alone.tell(word())), [(0, id, Began::Ago { us: 3_000_000 }, false)]);
     assert_eq!(told(&alone.tell(word())), [], "once");
+}
+
+/// A detector that is silent while two shifts begin is corrected for both.
+#[test]
+fn two_that_begin_in_silence_are_both_corrected() {
+    let mut alone = Alone::new();
+    let (first, _) = alone.start();
+    alone.pass(3000);
+    let (second, _) = alone.start();
+    alone.pass(4000);
+    let word = |shift| Fact::ShiftWord { detector: DETECTOR, shift };
+    let of_the_first = [(0, first, Began::Ago { us: 7_000_000 }, true), (0, second, Began::Ever, false)];
+    assert_eq!(told(&alone.tell(word(first))), of_the_first);
+    assert_eq!(told(&alone.tell(word(second))), [(0, second, Began::Ago { us: 4_000_000 }, false)]);
+    assert_eq!(told(&alone.tell(word(second))), [], "once");
+}
+
+/// What waited when the link broke is rewritten in a shift that takes another part of the detector: its name is another one below that, and
+/// it is replaced, not lost.
+#[test]
+fn what_waited_is_found_below_another_shifts_source() {
+    let mut alone = Alone::new();
+    let offered = |number: u64, name: &[u8], shift| {
+        let identity = Identity { size: 10, mtime_ns: number as i64, ino: 1, ctime_ns: number as i64 };
+        let (offer, path) = (OfferId(number), RelPath::new(name).unwrap());
+        let file = Offered { offer, path, identity, shift, closed_us_ago: 0, fresh: true, superseded: 0 };
+        Fact::Offered { detector: DETECTOR, files: vec![file] }
+    };
+    alone.tell(offered(1, b"run/x", ShiftId(1)));
+    let reason = "broken".to_owned();
+    alone.tell(Fact::LinkDown { detector: DETECTOR, session: Session(1), reason, refused: false });
+    let id = alone.ledger.next_shift_id(alone.now);
+    let mut places = alone.ledger.current_shift().places.clone();
+    places[0].source = Some(RelPath::new(b"run").unwrap());
+    let mut out = Vec::new();
+    alone.ledger.start_shift(Shift::new(id, 600, 600, "$UID", places).unwrap(), &mut out).unwrap();
+    let Some(Order::Record { sequence: up_to, .. }) = out.pop() else { panic!("{out:?}") };
+    alone.tell(Fact::Committed { up_to });
+    alone.tell(Fact::LinkUp { detector: DETECTOR, session: Session(2) });
+    alone.tell(Fact::ManifestBegin { detector: DETECTOR });
+    alone.tell(offered(2, b"x", id));
+    alone.tell(Fact::ManifestEnd { detector: DETECTOR });
+    let before = alone.ledger.tallies.get(ShiftId(1), StorageIndex(0));
+    assert_eq!((before.lost, before.superseded), (0, 1));
 }
 
 #[test]
