@@ -35,7 +35,12 @@ class Examples(unittest.TestCase):
 
     def start(self, module, *arguments):
         process = subprocess.Popen(
-            command(module, *arguments), stdout=subprocess.PIPE, env=environment(), universal_newlines=True
+            command(module, *arguments),
+            stdout=subprocess.PIPE,
+            env=environment(),
+            universal_newlines=True,
+            # A shell that runs the tests in the background has it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.addCleanup(process.stdout.close)
         self.addCleanup(process.wait)
