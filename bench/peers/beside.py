@@ -88,7 +88,7 @@ def all_stored(uringd):
 
 
 def left(uringd, how):
-    return uringd.status()["ramdisk"]["left"][how]["files"]
+    return uringd.status()["ramdisk"][how]["files"]
 
 
 def with_small_ramdisk(bench, run):
