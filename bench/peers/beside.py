@@ -58,14 +58,16 @@ def session(bench, uringd, sets, results, repetition):
                     end()
                 all_stored(uringd)
                 landing("nothing")
+        # Before another shift begins: all files were written in this one.
+        land(uringd, sets[1])
+        with_small_ramdisk(bench, lambda: landing("eviction", lambda: left(uringd, "evicted")))
+        landing("nothing")
         land(uringd, sets[0])
         before = left(uringd, "purged")
         uringd.command("shift", "start")
         landing("a purge", lambda: left(uringd, "purged"))
         wait_until(lambda: left(uringd, "purged") >= before + FILES, PATIENCE_SECONDS, "the purge's end")
         landing("nothing")
-        land(uringd, sets[1])
-        with_small_ramdisk(bench, lambda: landing("eviction", lambda: left(uringd, "evicted")))
     finally:
         uringd.stop()
         for files in sets:
