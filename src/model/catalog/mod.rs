@@ -344,14 +344,21 @@ impl Catalog {
     /// A stream may be reading it: the newer version waits for the end of this one.
     fn closed_while_offered(&mut self, slot: Slot, identity: Identity, changed: bool, at: i64, shift: Shift) {
         let entry = &mut self.files[slot];
-        entry.fresh = true;
         if matches!(entry.since, Since::Newer | Since::NewerGone) && changed {
             entry.superseded = entry.superseded.saturating_add(1);
         }
-        entry.since = match entry.since {
+        let since = match entry.since {
             Since::Nothing | Since::Closed if !changed || entry.is_first_close(&identity) => Since::Closed,
             _ => Since::Newer,
         };
+        self.comes_next(slot, since, identity, at, shift);
+    }
+
+    /// What is offered when that which is on its way has ended.
+    fn comes_next(&mut self, slot: Slot, since: Since, identity: Identity, at: i64, shift: Shift) {
+        let entry = &mut self.files[slot];
+        entry.since = since;
+        entry.fresh = true;
         entry.closed_us = at;
         entry.settled = false;
         (entry.shift, entry.seen) = (shift.of, shift.seen);
@@ -402,22 +409,15 @@ impl Catalog {
 
     /// As [`Catalog::closed_while_offered`], but nobody has told of a close: it is no version to be counted yet.
     fn met_while_offered(&mut self, slot: Slot, identity: Identity, at: i64, shift: Shift) {
-        let entry = &mut self.files[slot];
-        match entry.since {
-            Since::Nothing | Since::Closed | Since::Met => {}
-            // The name is there again.
-            Since::Gone | Since::NewerGone => {
-                return self.closed_while_offered(slot, identity, true, at, shift);
+        match self.files[slot].since {
+            Since::Nothing | Since::Closed | Since::Met => {
+                self.comes_next(slot, Since::Met, identity, at, shift);
             }
+            // The name is there again.
+            Since::Gone | Since::NewerGone => self.closed_while_offered(slot, identity, true, at, shift),
             // It is looked at before it is sent.
-            Since::Newer => return,
+            Since::Newer => {}
         }
-        entry.since = Since::Met;
-        entry.fresh = true;
-        entry.closed_us = at;
-        entry.settled = false;
-        (entry.shift, entry.seen) = (shift.of, shift.seen);
-        self.files.set_identity(slot, identity);
     }
 
     fn add(&mut self, path: RelPath, identity: Identity, closed_us: i64, produced: bool, shift: Shift) {

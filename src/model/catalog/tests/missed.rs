@@ -77,3 +77,23 @@ fn a_name_that_is_there_again_behind_a_send_is_offered() {
     };
     assert_eq!((*withdrawn, files[0].identity), (offer, identity(2)));
 }
+
+/// Of a file that was renamed over one on its way, the watch told only that its old name is gone.
+#[test]
+fn a_file_that_a_scan_meets_under_a_name_on_its_way_is_not_lost() {
+    let mut rig = Rig::new();
+    rig.closed("a", 1);
+    let offer = rig.offer().offer;
+    let (transfer, _) = rig.want(offer);
+    rig.closed("b", 2);
+    rig.offer();
+    rig.gone("b");
+    rig.found("a", 2);
+    rig.pass(2 * VANISH_GRACE);
+    let lost = |word: &Word| matches!(word, Word::Withdrawn(_, Withdrawal::Vanished));
+    let words = rig.words();
+    assert!(!words.iter().any(lost), "{words:?}");
+    rig.report(transfer, SendOutcome::Sent { identity: identity(1), settled: true });
+    rig.catalog.landed(rig.now, &[offer]);
+    assert_eq!(rig.offer().identity, identity(2));
+}

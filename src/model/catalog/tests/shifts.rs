@@ -1,6 +1,8 @@
 //! Whose files are whose: rules one by one, then random closes, shifts, marks, scans, broken links and restarts, with the real
 //! answer beside them.
 
+mod late;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -197,6 +199,28 @@ impl World {
         }
     }
 
+    fn watch_all(&mut self) {
+        while !self.queue.is_empty() {
+            self.watch();
+        }
+    }
+
+    fn words(&mut self) -> Vec<Word> {
+        let now = self.now();
+        std::iter::from_fn(|| self.catalog.next_word(now)).collect()
+    }
+
+    /// One begins on the PPU, whoever hears of it.
+    fn begins_there(&mut self) {
+        self.begun.push(self.ns);
+        self.shifts.push(self.ns);
+    }
+
+    /// What the PPU would say now.
+    fn ago(&self, shift: usize) -> Began {
+        Began::Ago { us: ((self.ns - self.begun[shift]) / 1000) as u64 }
+    }
+
     /// Every offer is right, or nobody's.
     fn hear(&mut self) {
         let now = self.now();
@@ -296,9 +320,7 @@ fn what_is_closed_well_before_or_after_is_not_held() {
         }
     }
     world.connect([500, 500]);
-    while !world.queue.is_empty() {
-        world.watch();
-    }
+    world.watch_all();
     world.hear();
     let shifts: Vec<i64> = world.offered.values().map(|shift| shift.0).collect();
     assert_eq!(shifts, [[1; 10], [2; 10]].concat());
@@ -316,84 +338,9 @@ fn a_restart_tells_them_apart_by_their_times() {
     world.close(2);
     world.restart();
     world.connect([10, 10]);
-    while !world.queue.is_empty() {
-        world.watch();
-    }
+    world.watch_all();
     world.hear();
     assert_eq!(world.offered, BTreeMap::from([(1, ShiftId(1)), (2, ShiftId(2))]));
-}
-
-#[test]
-fn a_word_that_came_late_moves_the_beginning() {
-    let mut world = World::new();
-    world.connect([10, 10]);
-    world.watch();
-    world.hear();
-    // The PPU began it three seconds before the detector heard of it.
-    world.close(1);
-    world.watch();
-    world.pass(1_000_000);
-    world.begun.push(world.ns);
-    world.shifts.push(world.ns);
-    world.pass(1_000_000);
-    world.close(2);
-    world.watch();
-    world.pass(2_000_000);
-    world.began(1, Began::Now, false);
-    world.watch();
-    let now = world.now();
-    assert_eq!(world.catalog.next_word(now), Some(Word::ShiftWord(ShiftId(2))));
-    let Some(Word::Offer(files)) = world.catalog.next_word(now) else { panic!() };
-    assert_eq!(files.iter().map(|file| file.shift.0).collect::<Vec<_>>(), [1, 1], "as far as it knows");
-    world.began(1, Began::Ago { us: ((world.ns - world.begun[1]) / 1000) as u64 }, false);
-    world.watch();
-    let words: Vec<Word> = std::iter::from_fn(|| world.catalog.next_word(now)).collect();
-    let [Word::Withdrawn(withdrawn, Withdrawal::Reopened), Word::ShiftWord(ShiftId(2)), Word::Offer(again)] =
-        &words[..]
-    else {
-        panic!("{words:?}")
-    };
-    assert_eq!(*withdrawn, files[1].offer);
-    assert_eq!((again[0].path.clone(), again[0].shift), (path("2"), ShiftId(2)));
-}
-
-/// The link is slow: both the shift and its correction are heard of three seconds late.
-#[test]
-fn a_correction_that_was_long_under_way_gives_nothing_to_the_earlier_shift() {
-    let mut world = World::new();
-    world.connect([10, 10]);
-    world.watch();
-    world.hear();
-    world.pass(1_000_000);
-    world.begun.push(world.ns);
-    world.shifts.push(world.ns);
-    world.pass(1_000_000);
-    world.close(1);
-    world.watch();
-    world.pass(2_000_000);
-    world.began(1, Began::Now, false);
-    world.watch();
-    let now = world.now();
-    assert_eq!(world.catalog.next_word(now), Some(Word::ShiftWord(ShiftId(2))));
-    let Some(Word::Offer(files)) = world.catalog.next_word(now) else { panic!() };
-    assert_eq!(files[0].shift, ShiftId(1), "as far as it knows");
-    let ago = Began::Ago { us: ((world.ns - world.begun[1]) / 1000) as u64 };
-    world.close(2);
-    world.watch();
-    world.pass(3_000_000);
-    world.began(1, ago, false);
-    world.watch();
-    let now = world.now();
-    let words: Vec<Word> = std::iter::from_fn(|| world.catalog.next_word(now)).collect();
-    let again = words.iter().find_map(|word| match word {
-        Word::Offer(files) => {
-            Some(files.iter().map(|file| (file.path.to_string(), file.shift)).collect::<Vec<_>>())
-        }
-        _ => None,
-    });
-    // The first may have been closed before it began; the second was after its mark.
-    let expected = [("1".to_owned(), ShiftId::UNKNOWN), ("2".to_owned(), ShiftId(2))];
-    assert_eq!(again.as_deref(), Some(&expected[..]), "{words:?}");
 }
 
 #[test]
@@ -408,9 +355,7 @@ fn what_no_shift_covers_is_nobodys_until_it_is_closed_again() {
     world.pass(20);
     // Not the first of all: there were others, which the PPU does not remember.
     world.began(0, Began::Ago { us: 20 }, false);
-    while !world.queue.is_empty() {
-        world.watch();
-    }
+    world.watch_all();
     let offer = |world: &mut World| loop {
         let now = world.now();
         if let Word::Offer(files) = world.catalog.next_word(now).unwrap() {
@@ -482,82 +427,6 @@ fn a_clock_that_is_set_back_gives_nothing_to_another_shift() {
     let identity = Identity { size: 1, mtime_ns: stamp, ino: 1, ctime_ns: stamp };
     let place = catalog.whose_change(&path("x"), &identity);
     assert_eq!(catalog.shifts[place as usize].id, ShiftId::UNKNOWN, "also after a restart");
-}
-
-/// The mark of a shift that began before the link broke is passed while the next session's row is on its way.
-#[test]
-fn a_word_that_is_said_before_the_row_has_come_tells_nothing_of_its_age() {
-    let mut world = World::new();
-    world.connect([10, 10]);
-    world.watch();
-    world.hear();
-    world.begun.push(world.ns);
-    world.shifts.push(world.ns);
-    world.began(1, Began::Now, false);
-    let now = world.now();
-    world.catalog.session_begins(now);
-    world.pass(1_000);
-    world.begun.push(world.ns);
-    world.pass(10_000);
-    world.close(1);
-    while !world.queue.is_empty() {
-        world.watch();
-    }
-    world.pass(10_000);
-    let ago =
-        |world: &World, shift: usize| Began::Ago { us: ((world.ns - world.begun[shift]) / 1000) as u64 };
-    let (second, third) = (ago(&world, 1), ago(&world, 2));
-    world.pass(100_000);
-    let now = world.now();
-    assert_eq!(world.catalog.next_word(now), Some(Word::ShiftWord(ShiftId(2))));
-    world.pass(100_000);
-    world.began(1, second, true);
-    world.began(2, third, false);
-    while !world.queue.is_empty() {
-        world.watch();
-    }
-    let now = world.now();
-    let words: Vec<Word> = std::iter::from_fn(|| world.catalog.next_word(now)).collect();
-    let offered = words.iter().find_map(|word| match word {
-        Word::Offer(files) => Some(files[0].shift),
-        _ => None,
-    });
-    assert_eq!(offered, Some(ShiftId::UNKNOWN), "{words:?}");
-}
-
-/// Both earlier shifts take another part of the ramdisk; the third one takes all of it.
-#[test]
-fn what_is_held_is_heard_of_once_a_shift_that_takes_it_may_have_it() {
-    let mut world = World::new();
-    world.connect([10, 10]);
-    world.watch();
-    world.hear();
-    world.close(1);
-    world.watch();
-    world.connected = false;
-    let source = || Some(path("elsewhere"));
-    let began = |world: &mut World, shift, source, us, more| {
-        let announced = Announced { shift: ShiftId(shift), source, began: Began::Ago { us }, more };
-        let moment = world.moment();
-        world.catalog.shift_began(moment, announced);
-    };
-    let now = world.now();
-    world.catalog.session_begins(now);
-    // Long under way: it may be any of them.
-    world.pass(3_000_000);
-    began(&mut world, 2, source(), 20_000, true);
-    began(&mut world, 3, source(), 15_000, true);
-    began(&mut world, 4, None, 10_000, false);
-    world.tend();
-    while !world.queue.is_empty() {
-        world.watch();
-    }
-    let now = world.now();
-    let words: Vec<Word> = std::iter::from_fn(|| world.catalog.next_word(now)).collect();
-    let offered = words.iter().any(|word| {
-        matches!(word, Word::Offer(files) if files[0].path == path("1") && files[0].shift == ShiftId::UNKNOWN)
-    });
-    assert!(offered, "{words:?}");
 }
 
 /// The older shift takes a part of the ramdisk, the newer one all of it: what neither can be told of is held, not left out.

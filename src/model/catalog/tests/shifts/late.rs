@@ -1,0 +1,174 @@
+//! A detector hears of a shift after it began, or the PPU of the detector's word.
+
+use super::*;
+
+#[test]
+fn a_word_that_came_late_moves_the_beginning() {
+    let mut world = World::new();
+    world.connect([10, 10]);
+    world.watch();
+    world.hear();
+    // The PPU began it three seconds before the detector heard of it.
+    world.close(1);
+    world.watch();
+    world.pass(1_000_000);
+    world.begins_there();
+    world.pass(1_000_000);
+    world.close(2);
+    world.watch();
+    world.pass(2_000_000);
+    world.began(1, Began::Now, false);
+    world.watch();
+    let now = world.now();
+    assert_eq!(world.catalog.next_word(now), Some(Word::ShiftWord(ShiftId(2))));
+    let Some(Word::Offer(files)) = world.catalog.next_word(now) else { panic!() };
+    assert_eq!(files.iter().map(|file| file.shift.0).collect::<Vec<_>>(), [1, 1], "as far as it knows");
+    let ago = world.ago(1);
+    world.began(1, ago, false);
+    world.watch();
+    let words = world.words();
+    let [Word::Withdrawn(withdrawn, Withdrawal::Reopened), Word::ShiftWord(ShiftId(2)), Word::Offer(again)] =
+        &words[..]
+    else {
+        panic!("{words:?}")
+    };
+    assert_eq!(*withdrawn, files[1].offer);
+    assert_eq!((again[0].path.clone(), again[0].shift), (path("2"), ShiftId(2)));
+}
+
+/// The link is slow: both the shift and its correction are heard of three seconds late.
+#[test]
+fn a_correction_that_was_long_under_way_gives_nothing_to_the_earlier_shift() {
+    let mut world = World::new();
+    world.connect([10, 10]);
+    world.watch();
+    world.hear();
+    world.pass(1_000_000);
+    world.begins_there();
+    world.pass(1_000_000);
+    world.close(1);
+    world.watch();
+    world.pass(2_000_000);
+    world.began(1, Began::Now, false);
+    world.watch();
+    let now = world.now();
+    assert_eq!(world.catalog.next_word(now), Some(Word::ShiftWord(ShiftId(2))));
+    let Some(Word::Offer(files)) = world.catalog.next_word(now) else { panic!() };
+    assert_eq!(files[0].shift, ShiftId(1), "as far as it knows");
+    let ago = world.ago(1);
+    world.close(2);
+    world.watch();
+    world.pass(3_000_000);
+    world.began(1, ago, false);
+    world.watch();
+    let words = world.words();
+    let again = words.iter().find_map(|word| match word {
+        Word::Offer(files) => {
+            Some(files.iter().map(|file| (file.path.to_string(), file.shift)).collect::<Vec<_>>())
+        }
+        _ => None,
+    });
+    // The first may have been closed before it began; the second was after its mark.
+    let expected = [("1".to_owned(), ShiftId::UNKNOWN), ("2".to_owned(), ShiftId(2))];
+    assert_eq!(again.as_deref(), Some(&expected[..]), "{words:?}");
+}
+
+/// The mark of a shift that began before the link broke is passed while the next session's row is on its way.
+#[test]
+fn a_word_that_is_said_before_the_row_has_come_tells_nothing_of_its_age() {
+    let mut world = World::new();
+    world.connect([10, 10]);
+    world.watch();
+    world.hear();
+    world.begins_there();
+    world.began(1, Began::Now, false);
+    let now = world.now();
+    world.catalog.session_begins(now);
+    world.pass(1_000);
+    world.begun.push(world.ns);
+    world.pass(10_000);
+    world.close(1);
+    world.watch_all();
+    world.pass(10_000);
+    let (second, third) = (world.ago(1), world.ago(2));
+    world.pass(100_000);
+    let now = world.now();
+    assert_eq!(world.catalog.next_word(now), Some(Word::ShiftWord(ShiftId(2))));
+    world.pass(100_000);
+    world.began(1, second, true);
+    world.began(2, third, false);
+    world.watch_all();
+    let words = world.words();
+    let offered = first_offer(&words);
+    assert_eq!(offered, Some(ShiftId::UNKNOWN), "{words:?}");
+}
+
+/// The PPU was killed before it could say that the word came late.
+#[test]
+fn what_was_closed_long_after_a_shift_began_and_before_its_mark_is_held() {
+    for late_us in [1_000_000, 3_000_000] {
+        let mut world = World::new();
+        world.connect([10, 10]);
+        world.watch();
+        world.hear();
+        world.pass(1_000_000);
+        world.begins_there();
+        world.pass(late_us - 100_000);
+        world.close(1);
+        world.watch();
+        world.pass(100_000);
+        world.began(1, Began::Now, false);
+        world.watch_all();
+        let now = world.now();
+        world.catalog.session_begins(now);
+        world.began(0, Began::Ever, true);
+        let ago = world.ago(1);
+        world.began(1, ago, false);
+        world.watch_all();
+        let words = world.words();
+        let offered = first_offer(&words);
+        // Whoever began it waited for the word for two seconds: until then the mark tells.
+        let expected = if late_us > 2_000_000 { ShiftId::UNKNOWN } else { ShiftId(1) };
+        assert_eq!(offered, Some(expected), "{words:?}");
+    }
+}
+
+/// Both earlier shifts take another part of the ramdisk; the third one takes all of it.
+#[test]
+fn what_is_held_is_heard_of_once_a_shift_that_takes_it_may_have_it() {
+    let mut world = World::new();
+    world.connect([10, 10]);
+    world.watch();
+    world.hear();
+    world.close(1);
+    world.watch();
+    world.connected = false;
+    let source = || Some(path("elsewhere"));
+    let began = |world: &mut World, shift, source, us, more| {
+        let announced = Announced { shift: ShiftId(shift), source, began: Began::Ago { us }, more };
+        let moment = world.moment();
+        world.catalog.shift_began(moment, announced);
+    };
+    let now = world.now();
+    world.catalog.session_begins(now);
+    // Long under way: it may be any of them.
+    world.pass(3_000_000);
+    began(&mut world, 2, source(), 20_000, true);
+    began(&mut world, 3, source(), 15_000, true);
+    began(&mut world, 4, None, 10_000, false);
+    world.tend();
+    world.watch_all();
+    let words = world.words();
+    let offered = words.iter().any(|word| {
+        matches!(word, Word::Offer(files) if files[0].path == path("1") && files[0].shift == ShiftId::UNKNOWN)
+    });
+    assert!(offered, "{words:?}");
+}
+
+/// Under which shift the first of them is offered.
+fn first_offer(words: &[Word]) -> Option<ShiftId> {
+    words.iter().find_map(|word| match word {
+        Word::Offer(files) => Some(files[0].shift),
+        _ => None,
+    })
+}
