@@ -1,5 +1,8 @@
 //! Reads what `model::host` has rules on, from /proc and /sys. What cannot be read is left out: it is only about speed.
 
+pub mod priority;
+pub mod wakeup;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -21,7 +24,11 @@ pub fn look(pipes: u64) -> Host {
     let memlock = limit(Resource::RLIMIT_MEMLOCK).map(|(soft, _)| soft);
     let nofile = limit(Resource::RLIMIT_NOFILE).map(|(_, hard)| hard);
     let finite = |limit: Option<u64>| limit.filter(|limit| *limit != RLIM_INFINITY);
-    Host { nofile: finite(nofile), ..look_below(Path::new("/"), pipes, finite(memlock)) }
+    Host {
+        nofile: finite(nofile),
+        wakes_quickly: wakeup::allowed(),
+        ..look_below(Path::new("/"), pipes, finite(memlock))
+    }
 }
 
 /// As [`look`], where `root` holds `proc` and `sys`.
@@ -49,6 +56,7 @@ fn look_below(root: &Path, pipes: u64, memlock: Option<u64>) -> Host {
         pipes,
         clock_source: read(&root.join("sys/devices/system/clocksource/clocksource0/current_clocksource")),
         governors: governors(&root.join("sys/devices/system/cpu")),
+        wakes_quickly: None,
     }
 }
 
@@ -127,6 +135,7 @@ mod tests {
             pipes: 4,
             clock_source: Some("tsc".into()),
             governors: vec!["performance".into(), "powersave".into()],
+            wakes_quickly: None,
         };
         assert_eq!(unprivileged, expected);
         fs::write(root.path().join("proc/self/status"), "CapEff:\t000001ffffffffff\n").unwrap();

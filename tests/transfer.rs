@@ -3,10 +3,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
+use support::daemon::Daemon;
 use support::oracle::{check_all_stored, names, write};
 use support::rig::{Options, Rig};
 use support::{content, is_root, wait_until};
@@ -33,7 +36,7 @@ fn odd_tree(rig: &Rig, detector: usize) {
     for (n, name) in ODD_NAMES.iter().enumerate() {
         let name = OsStr::from_bytes(name);
         write(root, name, &content(n as u64, 1000 + n));
-        write(root, std::path::Path::new("dir").join(name).join("file"), &content(n as u64, 10));
+        write(root, Path::new("dir").join(name).join("file"), &content(n as u64, 10));
     }
     write(root, "x".repeat(255), b"longest name");
     let deep: std::path::PathBuf = std::iter::repeat_n("d", 60).collect();
@@ -197,4 +200,62 @@ fn source_limits_what_is_taken() {
     write(rig.source(0), "images/yes2", b"yes");
     wait_until("the second file has landed", || rig.landing(0).join("yes2").exists());
     assert_eq!(names(&rig.landing(0)).len(), 2);
+}
+
+/// The nice value of each thread, by name.
+fn niceness(daemon: &Daemon) -> BTreeMap<String, i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    let of = |stat: String| {
+        let (name, rest) = stat.rsplit_once(") ").unwrap();
+        // proc_pid_stat(5): the 19th field; the third is the first after the name.
+        let nice = rest.split(' ').nth(16).unwrap().parse().unwrap();
+        (name.split_once(" (").unwrap().1.to_owned(), nice)
+    };
+    stats.map(of).collect()
+}
+
+fn keeps_processors_awake(daemon: &Daemon) -> bool {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+    open.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok())
+        .any(|file| file == Path::new("/dev/cpu_dma_latency"))
+}
+
+#[test]
+fn what_an_image_waits_for_goes_first() {
+    if !is_root("what_an_image_waits_for_goes_first") {
+        return;
+    }
+    for wanted in [true, false] {
+        let mut options = Options::default();
+        if !wanted {
+            options.detector_extra = "low_latency = false".to_owned();
+            options.ppu_extra = "low_latency = false".to_owned();
+        }
+        let rig = Rig::start(options);
+        let (detector, ppu) = (rig.detectors[0].as_ref().unwrap(), rig.ppu.as_ref().unwrap());
+        assert!(!keeps_processors_awake(detector) && !keeps_processors_awake(ppu), "nothing flows");
+        write(rig.source(0), "image", &content(1, 100_000));
+        wait_until("it is stored", || rig.counts().copied == 1);
+        for daemon in [detector, ppu] {
+            if Path::new("/dev/cpu_dma_latency").exists() {
+                assert_eq!(keeps_processors_awake(daemon), wanted);
+            } else {
+                eprintln!("SKIPPED in part: this kernel has no /dev/cpu_dma_latency");
+            }
+        }
+        let (detector, ppu) = (niceness(detector), niceness(ppu));
+        for (threads, name, nice) in [
+            (&detector, "watch", -10),
+            (&detector, "ppu-uringd", -10),
+            (&detector, "send", 0),
+            (&ppu, "ppu-uringd", -10),
+            (&ppu, "ledger", -10),
+            (&ppu, "land", -10),
+            (&ppu, "journal", 0),
+            (&ppu, "store internal", 10),
+        ] {
+            assert_eq!(threads.get(name), Some(&nice), "{name}: {threads:?}");
+        }
+    }
 }

@@ -29,6 +29,8 @@ pub struct Detector {
     pub ignore: Vec<String>,
     /// Who moves the data.
     pub engine: Engine,
+    /// Processors sleep lightly while images flow.
+    pub low_latency: bool,
     /// `[log]`.
     pub log: Log,
 }
@@ -59,6 +61,7 @@ pub(crate) fn read(s: &mut Section<'_, '_>) -> Detector {
     let release_above = s.or("release_above", 0.0, ratio);
     let ignore = s.or("ignore", Vec::new(), list(name_pattern));
     let engine = s.or("engine", Engine::Auto, one_of(ENGINES));
+    let low_latency = s.or("low_latency", true, boolean);
     let log_at = s.at();
     let log = s.table("log", Log::read);
 
@@ -85,6 +88,7 @@ pub(crate) fn read(s: &mut Section<'_, '_>) -> Detector {
         release_above: release_above.take(),
         ignore: ignore.take(),
         engine: engine.take(),
+        low_latency: low_latency.take(),
         log,
     }
 }

@@ -58,6 +58,8 @@ pub struct Ppu {
     pub verify: Verify,
     /// Who moves the data.
     pub engine: Engine,
+    /// Processors sleep lightly while images flow.
+    pub low_latency: bool,
     /// Holds the pre-shared key; `None`: no authentication.
     pub key_file: Option<PathBuf>,
     /// Connect to other machines without a key.
@@ -205,6 +207,7 @@ pub(crate) fn read(s: &mut Section<'_, '_>) -> Ppu {
     let replace_other_shift = s.or("replace_other_shift", false, boolean);
     let verify = s.or("verify", Verify::default(), one_of(VERIFIES));
     let engine = s.or("engine", Engine::default(), one_of(ENGINES));
+    let low_latency = s.or("low_latency", true, boolean);
     let interfaces = s.table("interfaces", |s| read_interfaces(s, fields.ramdisk.value.as_ref()));
     let hook = s.table("hook", hook::read);
     let log = s.table("log", Log::read);
@@ -229,6 +232,7 @@ pub(crate) fn read(s: &mut Section<'_, '_>) -> Ppu {
         replace_other_shift: replace_other_shift.take(),
         verify: verify.take(),
         engine: engine.take(),
+        low_latency: low_latency.take(),
         key_file: fields.key_file.value,
         insecure: fields.insecure.take(),
         interfaces,

@@ -13,6 +13,8 @@ use tokio::sync::{mpsc, watch as flag};
 use super::engine::{self, EngineChoice};
 use super::lock::{LockError, StateLock};
 use super::{key, releasing, runtime, self_check, sending, signals};
+use crate::host::priority::Priority;
+use crate::host::wakeup::QuickWakeups;
 use crate::model::catalog::{Catalog, Event};
 use crate::model::host::Role;
 use crate::model::offer::Heartbeat;
@@ -102,8 +104,9 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
     settings.marks = Some(make_marks(&config.state_dir)?);
     settings.release = release.is_some();
     let watch = watch::start(settings, tell)?;
-    self_check::run(Role::Detector, &watch.ramdisk().root(), PIPES_MAX);
+    self_check::run(Role::Detector, &watch.ramdisk().root(), PIPES_MAX, config.low_latency);
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
+    Priority::Way.take();
     let served =
         runtime::block_on(engine.engine(), serve(&config, release, key, engine, listener, watch, seen));
     served.map_err(|source| DetectorError::Io { operation: "run the control plane", source })?
@@ -143,7 +146,8 @@ async fn serve(
     let (stop, stopped) = flag::channel(false);
     let listening =
         tokio::task::spawn_local(listen::serve(listener, door, Rc::clone(&desk), start_stream, stopped));
-    let noticing = tokio::task::spawn_local(notice(desk, seen, saves));
+    let wakeups = QuickWakeups::new(config.low_latency);
+    let noticing = tokio::task::spawn_local(notice(desk, seen, saves, wakeups));
     let signal = signals::end().await;
     tracing::info!("{signal}: stopping");
     let _ = stop.send(true);
@@ -198,6 +202,7 @@ async fn notice(
     desk: Rc<Desk>,
     mut seen: mpsc::Receiver<Vec<Event>>,
     mut saves: mpsc::UnboundedReceiver<u64>,
+    mut wakeups: QuickWakeups,
 ) {
     let mut clock = tokio::time::interval(CLOCK_LOOK);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -211,7 +216,12 @@ async fn notice(
         };
         let batch = tokio::select! {
             batch = seen.recv() => match batch {
-                Some(batch) => batch,
+                Some(batch) => {
+                    if batch.iter().any(|event| matches!(event, Event::Closed { .. })) {
+                        wakeups.image(Instant::now());
+                    }
+                    batch
+                }
                 None => return,
             },
             Some(revision) = saves.recv() => {
@@ -220,6 +230,7 @@ async fn notice(
             }
             _ = clock.tick() => {
                 desk.look_at_clock();
+                wakeups.pass(Instant::now());
                 continue;
             }
             () = desk.sooner.notified() => continue,

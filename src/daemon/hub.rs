@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
+use super::acks::{Ack, Acks};
 use super::bulletin::{Bulletin, Wish};
 use super::events::EventFeed;
 use super::halves::Halves;
@@ -15,9 +16,11 @@ use super::lookout::Lookout;
 use super::shifts::{Reply, Shifts};
 use super::waiting::Waiting;
 use super::which::Known;
+use crate::host::priority::Priority;
+use crate::host::wakeup::QuickWakeups;
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
-use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex};
+use crate::model::file_version::{DetectorIndex, StorageIndex};
 use crate::model::half::{Half, Switched};
 use crate::model::history::Sample;
 use crate::model::job::CopyJob;
@@ -38,17 +41,11 @@ use crate::wire::control::FromPpu;
 const TICK: Duration = Duration::from_millis(50);
 /// Facts taken before orders are given: acknowledgements of a burst share a frame.
 const BATCH_FACTS: usize = 4096;
-/// Facts that come sooner after the last ones are a burst.
-const BURST: Duration = Duration::from_micros(500);
-/// In a burst facts gather that long: waking this thread, and what it wakes, for every single file costs more than all else that it
-/// does. A file that comes alone is never delayed.
-const GATHER: Duration = Duration::from_micros(250);
-/// With so many files asked for there is work enough on both sides while facts gather for longer.
+/// With so many files asked for there is work enough on both sides while facts gather.
 const MANY_WANTED: u64 = 16;
-/// And so long.
-const GATHER_MANY: Duration = Duration::from_millis(1);
-/// Offers in one acknowledgement, so that it fits a frame.
-const ACK_OFFERS: usize = 4096;
+/// So long they do then: waking this thread, and what it wakes, for every single file costs more than all else that it
+/// does. A file that comes alone is never delayed.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Messages that the status shows.
 const MESSAGES_SHOWN: usize = 100;
@@ -103,6 +100,8 @@ pub struct Hub {
     pub journal: Sender<(u64, Record)>,
     /// To each detector with a session.
     pub outlets: Vec<Option<Outlet>>,
+    /// What waits to be told to them.
+    pub acks: Acks,
     /// What the status says beside the ledger's own.
     pub lookout: Lookout,
     /// Those who wait for extra files.
@@ -121,6 +120,8 @@ pub struct Hub {
     pub shifts: Shifts,
     /// Who waits for a pause to be kept.
     pub halves: Halves,
+    /// Asked for while images come.
+    pub wakeups: QuickWakeups,
 }
 
 /// A session's ear.
@@ -132,8 +133,8 @@ pub struct Outlet {
 impl Hub {
     /// Until [`Input::Stop`], or until nobody is left to speak.
     pub fn run(mut self, inputs: &Receiver<Input>, mut orders: Vec<Order>) {
+        Priority::Way.take();
         let mut next_tick = Instant::now();
-        let mut worked = Instant::now();
         loop {
             let now = now();
             if now.at >= next_tick {
@@ -145,16 +146,18 @@ impl Hub {
             self.waiting.committed(&self.ledger);
             self.shifts.answer(&self.ledger, now);
             self.halves.answer(&self.ledger, now);
-            let wake = self.ledger.pause_ends(now).map_or(next_tick, |end| end.min(next_tick));
+            let wake = [self.ledger.pause_ends(now), self.acks.due()]
+                .into_iter()
+                .flatten()
+                .fold(next_tick, Instant::min);
             let mut input = match inputs.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(input) => Some(input),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            if input.is_some() {
-                std::thread::sleep(self.gather(worked.elapsed()));
+            if input.is_some() && self.ledger.wanted_files() >= MANY_WANTED {
+                std::thread::sleep(GATHER);
             }
-            worked = Instant::now();
             let mut taken = 0;
             while let Some(next) = input {
                 match next {
@@ -188,15 +191,6 @@ impl Hub {
         }
     }
 
-    /// How long a fact that comes so long after the last ones waits for company.
-    fn gather(&self, after: Duration) -> Duration {
-        match self.ledger.wanted_files() >= MANY_WANTED {
-            true => GATHER_MANY,
-            false if after < BURST => GATHER,
-            false => Duration::ZERO,
-        }
-    }
-
     fn tick(&mut self, now: Now, orders: &mut Vec<Order>) {
         match self.ramdisk.space() {
             Ok(space) => {
@@ -214,6 +208,7 @@ impl Hub {
                 orders.push(Order::Tell(Message::new(Code::LandError, at, long)));
             }
         }
+        self.wakeups.pass(now.at);
         self.lookout.pass(&mut self.ledger, now);
         self.keepers.look(&self.ledger);
         self.waiting.pass(&self.ledger);
@@ -252,6 +247,7 @@ impl Hub {
         };
         // What was meant for the session before must not reach the next one.
         self.obey(orders);
+        self.flush(detector);
         self.outlets[detector.index()] = outlet;
         self.notice_fact(notice, orders);
     }
@@ -264,6 +260,9 @@ impl Hub {
 
     fn fact(&mut self, fact: Fact, orders: &mut Vec<Order>) {
         let now = now();
+        if matches!(fact, Fact::Offered { .. } | Fact::Landing(_)) {
+            self.wakeups.image(now.at);
+        }
         let committed = if let Fact::Committed { up_to } = &fact { Some(*up_to) } else { None };
         self.ledger.apply(now, fact, orders);
         if let Some(up_to) = committed {
@@ -289,7 +288,6 @@ impl Hub {
 
     /// Carries out `orders` and leaves the list empty.
     fn obey(&mut self, orders: &mut Vec<Order>) {
-        let mut acks = Acks::new(self.outlets.len());
         let mut told = Vec::new();
         for order in orders.drain(..) {
             match order {
@@ -302,9 +300,9 @@ impl Hub {
                     }
                     self.say(detector, FromPpu::Want { wants: wanted });
                 }
-                Order::Have { detector, offers } => acks.have[detector.index()].extend(offers),
-                Order::AckLanded { detector, offers } => acks.landed[detector.index()].extend(offers),
-                Order::AckStored { detector, offers } => acks.stored[detector.index()].extend(offers),
+                Order::Have { detector, offers } => self.acks.add(detector, Ack::Have, offers),
+                Order::AckLanded { detector, offers } => self.acks.add(detector, Ack::Landed, offers),
+                Order::AckStored { detector, offers } => self.acks.add(detector, Ack::Stored, offers),
                 Order::Fell { detector, offers } => self.say(detector, FromPpu::Fell { offers }),
                 Order::AnnounceShift { detector, shift, source, began, more } => {
                     self.say(detector, FromPpu::ShiftBegan { shift, source, began, more });
@@ -336,7 +334,7 @@ impl Hub {
         }
         self.events.publish();
         self.keep(told);
-        acks.send(|detector, message| self.say(detector, message));
+        self.acknowledge();
     }
 
     fn record(&self, sequence: u64, record: Record) {
@@ -356,43 +354,29 @@ impl Hub {
         }
     }
 
-    fn say(&self, detector: DetectorIndex, message: FromPpu) {
+    /// Acknowledges what has waited long enough.
+    fn acknowledge(&mut self) {
+        if self.acks.take_due() {
+            (0..self.outlets.len()).for_each(|detector| self.flush(DetectorIndex(detector as u16)));
+        }
+    }
+
+    fn flush(&mut self, detector: DetectorIndex) {
+        for message in self.acks.take(detector) {
+            self.send(detector, message);
+        }
+    }
+
+    /// Says it behind all that was acknowledged before.
+    fn say(&mut self, detector: DetectorIndex, message: FromPpu) {
+        self.flush(detector);
+        self.send(detector, message);
+    }
+
+    fn send(&self, detector: DetectorIndex, message: FromPpu) {
         if let Some(outlet) = &self.outlets[detector.index()] {
             // A session that has just ended needs nothing more.
             let _ = outlet.messages.send(message);
-        }
-    }
-}
-
-/// Acknowledgements of one batch, per detector.
-struct Acks {
-    have: Vec<Vec<OfferId>>,
-    landed: Vec<Vec<OfferId>>,
-    stored: Vec<Vec<OfferId>>,
-}
-
-impl Acks {
-    fn new(detectors: usize) -> Self {
-        let empty = || vec![Vec::new(); detectors];
-        Self { have: empty(), landed: empty(), stored: empty() }
-    }
-
-    fn send(self, say: impl Fn(DetectorIndex, FromPpu)) {
-        // A detector hears that a file has landed before it hears that it is stored.
-        say_all(self.have, |offers| FromPpu::Have { offers }, &say);
-        say_all(self.landed, |offers| FromPpu::Landed { offers }, &say);
-        say_all(self.stored, |offers| FromPpu::Stored { offers }, &say);
-    }
-}
-
-fn say_all(
-    offers: Vec<Vec<OfferId>>,
-    message: impl Fn(Vec<OfferId>) -> FromPpu,
-    say: impl Fn(DetectorIndex, FromPpu),
-) {
-    for (detector, offers) in offers.into_iter().enumerate() {
-        for page in offers.chunks(ACK_OFFERS) {
-            say(DetectorIndex(detector as u16), message(page.to_vec()));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Wiring and shutdown order of both roles; nothing else.
 
+mod acks;
 mod bulletin;
 mod dashboard;
 pub mod detector;

@@ -12,6 +12,7 @@ use ppu_config::{Direct, Ppu, StorageKind, Verify};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::acks::Acks;
 use super::bulletin::{Bulletin, Wish};
 use super::dashboard::Dashboard;
 use super::engine::{self, EngineChoice};
@@ -28,6 +29,8 @@ use super::verify::{self, Verifier};
 use super::waiting::Waiting;
 use super::which::Known;
 use super::{key, limits, restore, self_check, shifts, signals};
+use crate::host::priority::Priority;
+use crate::host::wakeup::QuickWakeups;
 use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
 use crate::land::{landing, link};
@@ -141,7 +144,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let staging = Arc::new(Staging::open(Arc::clone(&ramdisk))?);
     staging.sweep()?;
     let pipes = config.detectors.iter().map(|detector| u64::from(detector.streams)).sum();
-    let advice = self_check::run(Role::Ppu, &ramdisk, pipes);
+    let advice = self_check::run(Role::Ppu, &ramdisk, pipes, config.low_latency);
     let control = ControlSocket::bind(&config.interfaces.control)?;
     let descriptors = limits::raise_descriptor_limit();
     let dashboard = Dashboard::bind(&config.interfaces, descriptors)?;
@@ -201,6 +204,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         journal: records,
         // Extra files count for one more detector, which nobody speaks to.
         outlets: std::iter::repeat_with(|| None).take(config.detectors.len() + 1).collect(),
+        acks: Acks::new(config.detectors.len() + 1),
         waiting: Waiting::new(Arc::clone(&handed)),
         intake: intake.clone(),
         lookout: Lookout::new(&config, engine.engine(), advice, Box::new(keeping.describe())),
@@ -210,6 +214,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         known: Known::new(&config),
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
         halves: Halves::default(),
+        wakeups: QuickWakeups::new(config.low_latency),
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())
@@ -228,6 +233,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let dashboard = dashboard.start(inputs.clone()).map_err(io_error("start the dashboard's thread"))?;
     intake::start_pipes(&config.interfaces, &handed, &inputs);
     let control = (control, verifier, intake);
+    Priority::Way.take();
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
     dashboard.stop();

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use ppu_uring::{Choice, open_engine};
 
+use crate::host::priority::Priority;
 use crate::model::path::RelPath;
 use crate::send::session::{Heard, StartStream};
 use crate::send::settle::Settling;
@@ -15,6 +16,7 @@ pub(super) fn starter(ramdisk: Ramdisk, choice: Choice) -> StartStream {
     Rc::new(move |connection, jobs, outlet| {
         let ramdisk = ramdisk.clone();
         std::thread::Builder::new().name("send".to_owned()).spawn(move || {
+            Priority::Usual.take();
             let reports = outlet.clone();
             // That the session is over is no news to its streams.
             let mut report = |ended| drop(reports.send(Heard::Reports(ended)));

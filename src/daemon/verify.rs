@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use crate::host::priority::Priority;
 use crate::journal::{Queries, StoredVersion};
 use crate::model::file_version::{StorageIndex, VersionId};
 use crate::model::ledger::Selection;
@@ -18,8 +19,6 @@ use crate::rooted::mount::Place;
 use crate::serve::control::{Answer, Finding, Response, Tested};
 use crate::store::verify::{Expected, Shelf, Verdict};
 
-/// Added to the nice value of the threads.
-const NICE: i32 = 19;
 /// Versions asked of the journal at a time: nothing is committed meanwhile.
 const PAGE_VERSIONS: u64 = 2000;
 /// For one page. The journal answers between two commits.
@@ -137,8 +136,7 @@ struct Task {
 
 impl Task {
     fn run(mut self) {
-        // Refused, it is only less polite.
-        let _ = rustix::process::setpriority_process(None, NICE);
+        Priority::Last.take();
         if let Err(reason) = self.verify() {
             self.tested.incomplete = Some(reason);
         }

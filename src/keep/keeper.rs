@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Shown;
 use super::ground::Ground;
 use super::leaver::{Leaver, Leaving};
+use crate::host::priority::Priority;
 use crate::model::message::Message;
 use crate::model::pressure::{Level, Marks, Pressure};
 use crate::model::status::Room;
@@ -17,8 +18,6 @@ use crate::model::status::Room;
 const LOOK: Duration = Duration::from_millis(100);
 /// The same for a storage, which has to be opened for it.
 const LOOK_AT_STORAGE: Duration = Duration::from_millis(500);
-/// Added to the nice value: landing and reading come first.
-const NICE: i32 = 10;
 
 /// What a keeper works with.
 pub struct Settings {
@@ -67,8 +66,7 @@ impl Keeper {
         let thread = thread::Builder::new().name(format!("keep {id}")).spawn(move || {
             // Dropped when this thread ends, however it does.
             let _end: Sender<()> = end;
-            // Refused, it is only less polite.
-            let _ = rustix::process::setpriority_process(None, NICE);
+            Priority::Background.take();
             work.run();
         })?;
         Ok(Self { id, thread: thread.thread().clone(), stop, ended })

@@ -46,6 +46,8 @@ pub struct Host {
     pub clock_source: Option<String>,
     /// Of the processors, each once.
     pub governors: Vec<String>,
+    /// Whether quick wake-ups may be asked for, where they are wanted.
+    pub wakes_quickly: Option<bool>,
 }
 
 /// See [`Host::ramdisk`].
@@ -98,6 +100,7 @@ impl Host {
             self.memlock_is_low(),
             self.clock_is_slow(),
             self.processors_are_slow(),
+            self.processors_sleep(),
         ];
         found.into_iter().flatten().collect()
     }
@@ -205,6 +208,15 @@ impl Host {
             format!("processors go by the governor {slow}: they are slow when an image comes after a pause");
         advice(what, "cpupower frequency-set -g performance")
     }
+
+    fn processors_sleep(&self) -> Option<Advice> {
+        self.wakes_quickly.filter(|allowed| !allowed)?;
+        let what = "processors sleep between images, as this user may not open /dev/cpu_dma_latency: each image takes up to twice as long";
+        advice(
+            what.to_owned(),
+            "run the daemon as root, or setfacl -m u:USER:rw /dev/cpu_dma_latency (low_latency = false: not wanted)",
+        )
+    }
 }
 
 fn advice(what: String, cure: impl Into<String>) -> Option<Advice> {
@@ -232,6 +244,7 @@ mod tests {
             pipes: 8,
             clock_source: Some("kvm-clock".into()),
             governors: vec!["performance".into()],
+            wakes_quickly: Some(true),
         }
     }
 
@@ -268,6 +281,7 @@ mod tests {
         both(|host| host.memlock = Some(65_536), "LimitMEMLOCK");
         both(|host| host.clock_source = Some("hpet".into()), "clocksource");
         both(|host| host.governors.push("powersave".into()), "cpupower");
+        both(|host| host.wakes_quickly = Some(false), "setfacl");
         // Of a newer kernel, locked memory does not matter.
         check(|host| (host.kernel, host.memlock) = (Some((6, 1)), Some(65_536)), &[], &[]);
     }

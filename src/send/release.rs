@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
+use crate::host::priority::Priority;
 use crate::model::file_version::Identity;
 use crate::model::path::RelPath;
 use crate::model::release::{Order, Outcome, Report};
@@ -67,6 +68,7 @@ struct Worker<R, T> {
 
 impl<R: Fn() -> Arc<Root>, T: Fn(Report)> Worker<R, T> {
     fn run(mut self, orders: &Receiver<Order>) {
+        Priority::Usual.take();
         while let Ok(order) = orders.recv() {
             let (path, outcome) = match order {
                 Order::Take { path, identity } => (path.clone(), self.take(path, identity)),

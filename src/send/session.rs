@@ -27,6 +27,8 @@ use crate::wire::handshake::{PpuId, SessionId};
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How often we say that we live.
 const BEAT: Duration = Duration::from_secs(1);
+/// Sooner, that a backlog has come or is gone; but not for every single image.
+const BEAT_SOONER: Duration = Duration::from_millis(100);
 /// Longest wait for a peer that does not read what we send.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes put together before they are written.
@@ -403,15 +405,19 @@ async fn write(
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut was_empty = true;
     let mut due = true; // a heartbeat first of all
+    let mut last_beat = tokio::time::Instant::now();
     let mut frames = Vec::new();
     loop {
         let (counts, released) = {
             let catalog = desk.catalog.borrow();
             (catalog.counts(), catalog.released())
         };
-        if due || (counts.backlog_files == 0) != was_empty {
-            due = false;
-            was_empty = counts.backlog_files == 0;
+        let is_empty = counts.backlog_files == 0;
+        if is_empty != was_empty {
+            beat.reset_at(last_beat + BEAT_SOONER);
+        }
+        if due {
+            (due, was_empty, last_beat) = (false, is_empty, tokio::time::Instant::now());
             let (backlog_files, backlog_bytes) = (counts.backlog_files, counts.backlog_bytes);
             let (released_files, released_bytes) = released;
             let vitals = (desk.vitals)();

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::shift_log::{self, Clocks, Known, ShiftLogError};
+use crate::host::priority::Priority;
 use crate::model::catalog::{KnownSpan, Moment};
 
 /// Directory below the state directory that marks are made in; the watch has an eye on it.
@@ -55,6 +56,7 @@ impl Keeper {
         thread::Builder::new()
             .name("shift-log".to_owned())
             .spawn(move || {
+                Priority::Usual.take();
                 for (revision, spans, clocks) in incoming {
                     if let Err(error) = shift_log::write(&directory, spans, &clocks) {
                         tracing::error!(

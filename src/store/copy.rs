@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use ppu_uring::ops::{Data, Sync, Write};
 use ppu_uring::{AlignedBuf, Fd, Mapping, Op, PAGE_BYTES};
-use rustix::fs::{FallocateFlags, FileType, OFlags};
+use rustix::fs::{Advice, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::writer::Settings;
@@ -28,6 +28,9 @@ const WHOLE_BYTES_MAX: u64 = 8 << 20;
 const PIECE_BYTES: u64 = 4 << 20;
 /// Through a buffer, in pieces of this size.
 const BUFFER_BYTES: u64 = 1 << 20;
+/// Up to this size the page cache is cheaper than O_DIRECT: the last page of a file is not whole, so that after O_DIRECT the kernel
+/// reads it once more to cut it off, and a mapping's end interrupts every processor that has seen it.
+const CACHED_BYTES_MAX: u64 = 256 << 10;
 /// Pieces of one file in flight: the next is queued while one is written. More bring nothing.
 const PIECES_IN_FLIGHT: usize = 2;
 /// Set-group-id of a directory: what is made in it belongs to its group.
@@ -36,7 +39,7 @@ const SETGID: u32 = 0o2000;
 /// How the bytes get to the storage; each is tried when the one before it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(super) enum Via {
-    /// O_DIRECT from the pages of the ramdisk: no copy by the CPU.
+    /// O_DIRECT from the pages of the ramdisk: no copy by the CPU. Small files go by [`Via::Cache`] nevertheless.
     Mapping,
     /// O_DIRECT from an aligned buffer.
     Buffer,
@@ -96,7 +99,9 @@ impl Copy {
         staging: &Staging,
         via: Via,
     ) -> Result<Self, Setback> {
-        let (source, stat, staged) = Self::open(job, settings, staging, via)?;
+        let (source, stat) = open_source(job, settings)?;
+        let via = via.for_size(stat.size);
+        let staged = open_staged(job, staging, via, stat.size)?;
         let page = PAGE_BYTES as u64;
         let end = if via == Via::Cache { stat.size } else { stat.size.next_multiple_of(page) };
         Ok(Self::new(Origin::Ramdisk(source, stat), staged, via, end))
@@ -111,6 +116,23 @@ impl Copy {
         let identity = job.brand.identity;
         let source = Origin::Storage { size: identity.size, mtime_ns: identity.mtime_ns };
         Ok(Self::new(source, staged, Via::Cache, 0))
+    }
+
+    /// How its bytes get there.
+    pub(super) fn via(&self) -> Via {
+        self.via
+    }
+
+    /// A buffer that was used before, if it needs one.
+    pub(super) fn lend(&mut self, buffers: &mut Vec<AlignedBuf>) {
+        if matches!(self.via, Via::Buffer | Via::Cache) {
+            self.spare = buffers.pop();
+        }
+    }
+
+    /// Gives back a buffer that it needs no more.
+    pub(super) fn give_back(&mut self) -> Option<AlignedBuf> {
+        self.spare.take()
     }
 
     /// Where what is fetched goes.
@@ -132,37 +154,6 @@ impl Copy {
             in_flight: 0,
             new_directories: 0,
         }
-    }
-
-    fn open(
-        job: &CopyJob,
-        settings: &Settings,
-        staging: &Staging,
-        via: Via,
-    ) -> Result<(OwnedFd, FileStat, Staged), Setback> {
-        if job.superseded.load(Ordering::Relaxed) {
-            return Err(CopyOutcome::Superseded.into());
-        }
-        let opened =
-            if job.brand.is_extra() { open_handed(job, settings) } else { open_landed(job, settings) };
-        let (source, stat) = opened?;
-        if !is_as_landed(job, &source, &stat) {
-            return Err(source_changed(job).into());
-        }
-        let staged = stage(staging)?;
-        let name = |errno| shown(staging, &job.to, "open", errno);
-        if via != Via::Cache {
-            rustix::fs::fcntl_setfl(staged.file(), OFlags::DIRECT)
-                .map_err(|errno| Setback::Refused(of_errno(errno, name(errno))))?;
-        }
-        let pieces = stat.size.div_ceil(via.piece_bytes(stat.size).max(1));
-        if pieces > 1 {
-            match rustix::fs::fallocate(staged.file(), FallocateFlags::empty(), 0, stat.size) {
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                Err(errno) => return Err(of_errno(errno, shown(staging, &job.to, "allocate", errno)).into()),
-            }
-        }
-        Ok((source, stat, staged))
     }
 
     /// The next write, if one may be started now.
@@ -232,8 +223,10 @@ impl Copy {
     ) -> Result<Op, Setback> {
         let end =
             |operation, errno| Setback::from(of_errno(errno, shown(staging, &job.to, operation, errno)));
-        rustix::fs::ftruncate(self.staged.file(), self.source.size())
-            .map_err(|errno| end("truncate", errno))?;
+        if self.end > self.source.size() {
+            rustix::fs::ftruncate(self.staged.file(), self.source.size())
+                .map_err(|errno| end("truncate", errno))?;
+        }
         if let Origin::Ramdisk(source, stat) = &self.source {
             let now = FileStat::of(source).map_err(|errno| CopyOutcome::Failed(format!("statx: {errno}")))?;
             if (now.size, now.ctime_ns) != (stat.size, stat.ctime_ns) {
@@ -257,7 +250,11 @@ impl Copy {
         result: &std::io::Result<u32>,
         staging: &Staging,
     ) -> Result<(), Setback> {
-        let Err(error) = result else { return Ok(()) };
+        let Err(error) = result else {
+            // Nobody is known to read it here soon; the ramdisk needs the memory.
+            let _ = rustix::fs::fadvise(self.staged.file(), 0, None, Advice::DontNeed);
+            return Ok(());
+        };
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         Err(disk_error(errno, shown(staging, &job.to, "sync", errno)))
     }
@@ -377,6 +374,10 @@ impl Via {
         }
     }
 
+    fn for_size(self, size: u64) -> Self {
+        if size <= CACHED_BYTES_MAX { Self::Cache } else { self }
+    }
+
     fn piece_bytes(self, size: u64) -> u64 {
         match self {
             Self::Mapping if size <= WHOLE_BYTES_MAX => WHOLE_BYTES_MAX,
@@ -384,6 +385,32 @@ impl Via {
             Self::Buffer | Self::Cache => BUFFER_BYTES,
         }
     }
+}
+
+fn open_source(job: &CopyJob, settings: &Settings) -> Result<(OwnedFd, FileStat), CopyOutcome> {
+    if job.superseded.load(Ordering::Relaxed) {
+        return Err(CopyOutcome::Superseded);
+    }
+    let opened = if job.brand.is_extra() { open_handed(job, settings) } else { open_landed(job, settings) };
+    let (source, stat) = opened?;
+    if is_as_landed(job, &source, &stat) { Ok((source, stat)) } else { Err(source_changed(job)) }
+}
+
+/// For so many bytes.
+fn open_staged(job: &CopyJob, staging: &Staging, via: Via, size: u64) -> Result<Staged, Setback> {
+    let staged = stage(staging)?;
+    let failed = |operation, errno| of_errno(errno, shown(staging, &job.to, operation, errno));
+    if via != Via::Cache {
+        rustix::fs::fcntl_setfl(staged.file(), OFlags::DIRECT)
+            .map_err(|errno| Setback::Refused(failed("open", errno)))?;
+    }
+    if size > via.piece_bytes(size) {
+        match rustix::fs::fallocate(staged.file(), FallocateFlags::empty(), 0, size) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(errno) => return Err(failed("allocate", errno).into()),
+        }
+    }
+    Ok(staged)
 }
 
 fn open_landed(job: &CopyJob, settings: &Settings) -> Result<(OwnedFd, FileStat), CopyOutcome> {

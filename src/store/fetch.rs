@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::copy::{disk_outcome, of_errno};
 use super::writer::Steps;
+use crate::host::priority::Priority;
 use crate::model::file_version::{Hash, StorageIndex};
 use crate::model::job::{CopyJob, CopyOutcome, Source};
 use crate::model::path::RelPath;
@@ -19,8 +20,6 @@ use crate::rooted::mount::Place;
 
 /// Read and written at a time.
 const PIECE_BYTES: usize = 1 << 20;
-/// As a writer's, and a bit more: what has just landed goes first.
-const NICE: i32 = 15;
 
 /// So many files that gave way to later shifts' are looked at under one name.
 const ASIDE_MAX: usize = 8;
@@ -55,8 +54,7 @@ impl Fetcher {
         let (wanted, wants) = channel::<Wanted>();
         let (report, fetched) = channel();
         std::thread::Builder::new().name(format!("fetch {storage}")).spawn(move || {
-            // Refused, it is only less polite.
-            let _ = rustix::process::setpriority_process(None, NICE);
+            Priority::Later.take();
             for wanted in wants {
                 let Wanted { id, .. } = wanted;
                 steps.read();

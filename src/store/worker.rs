@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use ppu_uring::ops::Sync;
-use ppu_uring::{Done, Driver, Entry, Fd, Link, Op, Waker};
+use ppu_uring::{AlignedBuf, Done, Driver, Entry, Fd, Link, Op, Waker};
 use rustix::io::Errno;
 
 use super::copy::{Copy, Setback, Via, counterpart, disk_outcome, of_errno};
@@ -19,6 +19,9 @@ use crate::rooted::{Published, Replaced, STAGING_NAME, Staging, set_mtime};
 /// An unused storage is let go after this time, so that it can be unmounted.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// Files that wait for their directories, at most, for each that may be written at a time.
+const PLACED_PER_FILE: usize = 2;
+
 pub(super) struct Worker<R> {
     settings: Settings,
     inbox: Receiver<Order>,
@@ -30,6 +33,8 @@ pub(super) struct Worker<R> {
     fetching: HashMap<u64, Active>,
     /// Started with the first file to be fetched.
     fetcher: Option<Fetcher>,
+    /// Of copies that have ended: one for each in work, at most.
+    buffers: Vec<AlignedBuf>,
     waker: Waker,
     steps: Steps,
     mounted: Option<Mounted>,
@@ -60,7 +65,6 @@ struct Placed {
 struct Active {
     job: CopyJob,
     copy: Copy,
-    via: Via,
     /// It was begun anew after an error of the disk.
     second_try: bool,
     syncing: bool,
@@ -93,6 +97,7 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             copies: BTreeMap::new(),
             fetching: HashMap::new(),
             fetcher: None,
+            buffers: Vec::new(),
             waker,
             steps,
             mounted: None,
@@ -155,7 +160,7 @@ impl<R: FnMut(CopyReport)> Worker<R> {
     }
 
     fn begin(&mut self) {
-        while !self.queue.is_empty() && self.in_work() < self.settings.queue_depth.max(1) && self.ready() {
+        while !self.queue.is_empty() && self.has_room() && self.ready() {
             if let Some(job) = self.queue.pop_front() {
                 match job.local() {
                     Some(_) => self.begin_copy(job, false),
@@ -188,7 +193,7 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             .as_ref()
             .is_some_and(|fetcher| fetcher.fetch(id, &job, &self.settings.places, copy.file()));
         if asked {
-            let active = Active { job, copy, via: Via::Cache, second_try, syncing: false };
+            let active = Active { job, copy, second_try, syncing: false };
             self.fetching.insert(id, active);
         } else {
             self.fetcher = None;
@@ -204,9 +209,9 @@ impl<R: FnMut(CopyReport)> Worker<R> {
             match result {
                 Ok(()) => drop(self.copies.insert(id, active)),
                 Err(outcome @ CopyOutcome::DiskError(_)) => {
-                    let Active { job, via, second_try, copy, .. } = active;
+                    let Active { job, second_try, copy, .. } = active;
                     drop(copy);
-                    self.set_back(job, via, second_try, Setback::DiskError(outcome));
+                    self.set_back(job, Via::Cache, second_try, Setback::DiskError(outcome));
                 }
                 Err(outcome) => {
                     let Active { job, copy, .. } = active;
@@ -215,6 +220,14 @@ impl<R: FnMut(CopyReport)> Worker<R> {
                 }
             }
         }
+    }
+
+    /// What only waits for its directory takes no place from what is written: else small files would spend half of the queue on
+    /// waiting for a disk that could sync more of them at once.
+    fn has_room(&self) -> bool {
+        let depth = self.settings.queue_depth.max(1);
+        let placed = self.mounted.as_ref().map_or(0, |mounted| mounted.durable.len());
+        self.copies.len() < depth && placed < PLACED_PER_FILE * depth
     }
 
     fn in_work(&self) -> usize {
@@ -265,9 +278,10 @@ impl<R: FnMut(CopyReport)> Worker<R> {
         let Some(mounted) = &self.mounted else { return };
         let via = mounted.via;
         match Copy::begin(&job, &self.settings, &mounted.staging, via) {
-            Ok(copy) => {
+            Ok(mut copy) => {
+                copy.lend(&mut self.buffers);
                 let id = self.next_token();
-                self.copies.insert(id, Active { job, copy, via, second_try, syncing: false });
+                self.copies.insert(id, Active { job, copy, second_try, syncing: false });
             }
             Err(setback) => self.set_back(job, via, second_try, setback),
         }
@@ -295,6 +309,7 @@ impl<R: FnMut(CopyReport)> Worker<R> {
                 let written = active.copy.is_written();
                 let next = if written {
                     active.syncing = true;
+                    self.buffers.extend(active.copy.give_back());
                     active.copy.finish(&active.job, &self.settings, &mounted.staging).map(Some)
                 } else {
                     active.copy.next_write(&active.job, &mounted.staging)
@@ -404,7 +419,8 @@ impl<R: FnMut(CopyReport)> Worker<R> {
     }
 
     fn set_back_active(&mut self, id: u64, setback: Setback) {
-        if let Some(Active { job, copy, via, second_try, .. }) = self.copies.remove(&id) {
+        if let Some(Active { job, copy, second_try, .. }) = self.copies.remove(&id) {
+            let via = copy.via();
             // Before anybody hears of it: nothing of it is left.
             drop(copy);
             self.set_back(job, via, second_try, setback);

@@ -11,13 +11,12 @@ use std::time::Duration;
 use ppu_uring::{Driver, Limits, Waker};
 
 use super::worker::Worker;
+use crate::host::priority::Priority;
 use crate::model::file_version::StorageIndex;
 use crate::model::job::{CopyJob, CopyReport};
 use crate::rooted::mount::Place;
 use crate::rooted::{Handed, Root};
 
-/// Added to the nice value of a writer: landing goes first.
-const NICE: i32 = 10;
 /// Threads that run what blocks (where the ring cannot wait by itself), for each file in flight: two pieces.
 const WORKERS_PER_FILE: u32 = 2;
 /// Operations in flight for each file: two pieces, or a sync, and syncs of directories.
@@ -102,8 +101,8 @@ impl Writer {
         std::thread::Builder::new().name(format!("store {}", settings.id)).spawn(move || {
             // Dropped when this thread ends, however it does.
             let _end: Sender<()> = end;
-            // Of this thread and of those that work for it; refused, it is only less polite.
-            let _ = rustix::process::setpriority_process(None, NICE);
+            // And of those that work for it.
+            Priority::Background.take();
             let depth = u32::try_from(settings.queue_depth.max(1)).unwrap_or(u32::MAX / DEPTH_PER_FILE);
             let limits = Limits {
                 depth: depth.saturating_mul(DEPTH_PER_FILE),

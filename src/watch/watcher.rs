@@ -22,6 +22,7 @@ use super::staging;
 use super::tree::{Tree, Wd};
 use super::walk::{Visitor, Walk};
 use super::{Settings, WatchError};
+use crate::host::priority::Priority;
 use crate::model::catalog::Event;
 use crate::model::file_version::Identity;
 use crate::model::path::RelPath;
@@ -147,6 +148,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
 
     /// Until `stop` becomes readable, or nobody listens any more.
     pub(super) fn run(mut self, stop: &OwnedFd) {
+        Priority::Way.take();
         let mut buffer = vec![0; BUFFER_BYTES];
         self.scan_everything(Cause::Start);
         while self.view.told.is_continue() {

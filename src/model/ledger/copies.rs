@@ -46,8 +46,11 @@ pub(super) struct Flight {
     remote: bool,
 }
 
+/// Copies that a storage's thread has, for each that it writes at a time: that one, the next, and two that wait for their directory's sync.
+const ORDERED_PER_DEPTH: usize = 4;
+
 impl Ledger {
-    /// Gives each storage's thread the oldest copies, up to twice its queue depth so that it never waits for the next.
+    /// Gives each storage's thread the oldest copies, so many that it never waits for the next.
     pub(super) fn dispatch(&mut self, now: Now, out: &mut Vec<Order>) {
         for index in 0..self.storages.len() {
             let at = StorageIndex(index as u16);
@@ -62,7 +65,7 @@ impl Ledger {
                 storage.health.waiting(now.at, false);
                 continue;
             }
-            let usual = 2 * self.settings.storages[index].queue_depth;
+            let usual = ORDERED_PER_DEPTH * self.settings.storages[index].queue_depth;
             let in_flight_max = storage.health.in_flight_max(now.at, usual);
             while self.storages[index].local_flying() < in_flight_max
                 && let Some(id) = self.storages[index].ready.pop_first()
