@@ -54,6 +54,22 @@ impl Ledger {
         }
     }
 
+    /// A newer version has its place. What had come to an end on a storage has been counted there.
+    pub(super) fn supersede_fallen(
+        &mut self,
+        shift: ShiftId,
+        version: VersionId,
+        copies: &[Copy],
+        out: &mut Vec<Order>,
+    ) {
+        for (storage, _) in copies.iter().enumerate().filter(|(_, copy)| !copy.state.is_final()) {
+            let storage = StorageIndex(storage as u16);
+            self.tallies.at(shift, storage).superseded += 1;
+            self.record(Record::Superseded { version, storage }, out);
+        }
+        self.record(Record::Gone { version }, out);
+    }
+
     /// As [`lose`](Self::lose), of a version that had landed once.
     pub(super) fn lose_fallen(
         &mut self,

@@ -260,14 +260,14 @@ impl Ledger {
             renamed.and_then(|path| unresolved.remove(&path))
         });
         let Some(found) = found else { return false };
-        let is_itself = same(&found);
+        if !same(&found) {
+            self.supersede_found(found, out);
+            return false;
+        }
         if let Some((version, _)) = found.fallen {
             self.record(Record::Unlanded { version }, out);
         }
-        if !is_itself {
-            self.supersede_unlanded(found.shift, 1, out);
-        }
-        is_itself && found.again
+        found.again
     }
 
     /// How the version that is left over of an offered file is called: where a shift has another source, the same file has another path.
@@ -314,10 +314,10 @@ impl Ledger {
     }
 
     fn supersede_found(&mut self, found: Unresolved, out: &mut Vec<Order>) {
-        if let Some((version, _)) = found.fallen {
-            self.record(Record::Unlanded { version }, out);
+        match found.fallen {
+            Some((version, copies)) => self.supersede_fallen(found.shift, version, &copies, out),
+            None => self.supersede_unlanded(found.shift, 1, out),
         }
-        self.supersede_unlanded(found.shift, 1, out);
     }
 
     /// Versions that came to an end before they landed, because newer ones took their place.

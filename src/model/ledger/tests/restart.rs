@@ -71,3 +71,19 @@ fn a_restart_knows_every_shifts_file_of_a_name() {
     world.ledger.versions.remove(VersionId(1));
     assert!(!world.ledger.knows(DETECTOR, &brand(1, 1)) && world.ledger.knows(DETECTOR, &brand(2, 2)));
 }
+
+/// A crash between two records of one commit left a version superseded on one storage and open on the other, and it is not on the ramdisk any more.
+#[test]
+fn what_fell_and_was_replaced_is_counted_once_on_each_storage() {
+    let mut world = World::new();
+    let mut out = Vec::new();
+    let mut copies = [CopyState::Queued; STORAGES];
+    copies[0] = CopyState::Superseded;
+    world.ledger.restore(VersionId(1), version(1, 1, None, copies), None, &mut out);
+    let superseded = |world: &World| {
+        [0, 1].map(|storage| world.ledger.tallies.get(ShiftId(1), StorageIndex(storage)).superseded)
+    };
+    let before = superseded(&world);
+    world.run(Event::Close { detector: 0, name: 1 });
+    assert_eq!(superseded(&world), [before[0], before[1] + 1]);
+}
