@@ -397,7 +397,12 @@ impl World {
     fn check_counts(&self) {
         let counts = self.ppu.counts(&self.clock);
         for ((shift, storage), count) in &counts {
-            assert_eq!((count.pending, count.failed), (0, 0), "{shift:?} on storage {storage}: {count:?}");
+            // What somebody removed before it was stored, and its detector has no longer, cannot be copied, however often it is retried.
+            assert!(
+                count.pending + count.failed <= self.truth.fallen,
+                "{} fallen, {shift:?} on storage {storage}: {count:?}",
+                self.truth.fallen
+            );
             assert_eq!(
                 count.produced,
                 counts[&(*shift, 0)].produced,

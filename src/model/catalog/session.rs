@@ -94,6 +94,8 @@ impl Catalog {
             return self.decline(transfer, Decline::Changed); // withdrawn meanwhile
         };
         let entry = &mut self.files[slot];
+        // It had landed perhaps, and is not there any more: if it comes to nothing now, that counts.
+        entry.landed &= known_hash.is_some();
         match (entry.state, entry.since) {
             // It is read after that close, all the same.
             (State::Offered, _) => {}

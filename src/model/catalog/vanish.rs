@@ -74,10 +74,11 @@ impl Catalog {
 
     pub(super) fn moved(&mut self, from: Slot, to: Slot) {
         self.manifest_still_owes(from, self.files[to].closed_us);
-        let Entry { superseded, fresh, produced, landed, shift, seen, .. } = self.files[from];
+        let Entry { superseded, fresh, produced, landed, shift, seen, closed_us, .. } = self.files[from];
         if !landed && shift != NO_SHIFT {
             // A new name is no close.
             self.files[to].seen = seen;
+            self.closed_when(to, closed_us);
             self.give(to, shift);
         }
         if self.is_on_offer(from) {
@@ -89,6 +90,19 @@ impl Catalog {
             entry.produced |= produced;
         }
         self.remove(from);
+    }
+
+    /// It was closed then, not when its name was met.
+    fn closed_when(&mut self, slot: Slot, closed_us: i64) {
+        match self.files[slot].state {
+            State::Landed => {}
+            State::Waiting => {
+                self.leave_backlog(slot);
+                self.files[slot].closed_us = closed_us;
+                self.wait(slot);
+            }
+            _ => self.files[slot].closed_us = closed_us,
+        }
     }
 
     pub(super) fn vanished(&mut self, slot: Slot) {

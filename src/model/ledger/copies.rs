@@ -99,9 +99,9 @@ impl Ledger {
                 self.storages[at.index()].remote.remove(&id);
                 self.take_off(id, at, sources, out);
             } else if !version.is_durable_somewhere() {
-                // It was when it was put here; its copies are looked at anew.
+                // Somebody removed the landed file, and another shift's has landed in its place.
                 self.storages[at.index()].remote.remove(&id);
-                self.storages[at.index()].later.insert((now.at + LATER, id));
+                self.ramdisk_lost(now, id, at, "it is neither on the ramdisk nor on a storage any more", out);
             }
         }
     }

@@ -86,6 +86,8 @@ impl Ledger {
             }
             self.supersede(older, &version, out);
             self.leave_detector(older, out);
+            // Its detector may have said before that it does not have it any more.
+            self.versions.forget_if_done(older);
         }
         let (at, to) = self.places(&version);
         let id = self.versions.insert(version);

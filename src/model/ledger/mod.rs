@@ -294,6 +294,7 @@ impl Ledger {
             }
             // The older one's copy was in flight when this one landed, and a crash came before its end was told.
             self.supersede(older, &version, out);
+            self.versions.forget_if_done(older);
         }
         self.replace_unresolved(version.detector, &version.path, out);
         version.local = local;

@@ -486,6 +486,25 @@ fn a_landed_file_that_is_rewritten_and_deleted_is_gone_and_lost() {
     assert!(matches!(&words[1], Word::Withdrawn(_, Withdrawal::Vanished)));
 }
 
+/// The PPU had it, and lost it: its ramdisk was emptied.
+#[test]
+fn a_landed_file_that_is_wanted_again_and_has_vanished_is_lost() {
+    let mut rig = Rig::new();
+    rig.land("a", 1);
+    rig.connect();
+    let words = rig.words();
+    let Some(Word::Offer(files)) = words.iter().find(|word| matches!(word, Word::Offer(_))) else {
+        panic!("{words:?}")
+    };
+    rig.gone("a");
+    let (transfer, job) = rig.want(files[0].offer);
+    assert!(job.is_none());
+    rig.pass(VANISH_GRACE);
+    let expected =
+        [Word::Declined(transfer, Decline::Vanished), Word::Withdrawn(files[0].offer, Withdrawal::Vanished)];
+    assert_eq!(rig.words(), expected);
+}
+
 #[test]
 fn have_for_a_file_that_vanished_meanwhile_is_answered_with_gone() {
     let mut rig = Rig::new();

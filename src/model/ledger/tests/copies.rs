@@ -277,3 +277,36 @@ fn a_file_set_aside_is_told() {
     let told = world.told.iter().find(|told| told.code == Code::FileReplaced).unwrap();
     assert!(told.short.ends_with("run/1.cbf") && told.long.contains("1.cbf.~20260131-235959~"), "{told:?}");
 }
+
+/// Else the file of a later shift that is to have the same place would wait for ever for the older version's copy.
+#[test]
+fn what_is_superseded_and_no_longer_on_its_detector_is_forgotten() {
+    let mut world = landed();
+    world.run(Event::Copy { storage: 1, how: 11, which: 0 });
+    world.run(Event::Commit);
+    let job = world.copies[0].remove(0);
+    world.copied(0, job.version, CopyOutcome::Unavailable("away".to_owned()));
+    world.run(Event::Remove { detector: 0, name: 1 });
+    world.run(Event::Close { detector: 0, name: 1 });
+    world.run(Event::Land { detector: 0, how: 7 });
+    assert!(world.ledger.versions.get(job.version).is_none());
+    assert_eq!(tally(&world, 0).superseded, 1);
+}
+
+/// A later shift's file has landed in its place, which somebody had emptied before it was stored.
+#[test]
+fn what_is_nowhere_any_more_has_failed() {
+    let mut world = landed();
+    let id = world.copies[0][0].version;
+    for storage in [0, 1] {
+        world.copies[usize::from(storage)].clear();
+        world.copied(storage, id, CopyOutcome::Unavailable("away".to_owned()));
+    }
+    world.ledger.versions.retire(id);
+    world.ledger.versions.get_mut(id).unwrap().local = None;
+    for _ in 0..20 {
+        world.run(Event::Wait { ms: 2000 });
+    }
+    assert_eq!([0, 1].map(|storage| tally(&world, storage).failed), [1, 1]);
+    assert!(world.told.iter().any(|told| told.code == Code::CopyError));
+}

@@ -165,6 +165,42 @@ fn what_is_held_is_heard_of_once_a_shift_that_takes_it_may_have_it() {
     assert!(offered, "{words:?}");
 }
 
+/// Its link is down while a shift begins. Then one file takes the name of an older one, and the events are lost: a scan meets it there.
+#[test]
+fn a_file_that_a_scan_meets_under_a_new_name_was_closed_when_it_was() {
+    let mut world = World::new();
+    world.connect([10, 10]);
+    world.watch();
+    world.hear();
+    world.disconnect();
+    world.close(1);
+    world.watch();
+    world.pass(3_000_000);
+    world.begins_there();
+    world.pass(3_000_000);
+    world.close(2);
+    world.watch();
+    let identity = world.identity(2, world.files[&2]);
+    let renamed = Identity { ctime_ns: identity.ctime_ns + TICK_NS, ..identity };
+    let at = world.now();
+    world.event(Event::Missed);
+    world.event(Event::ScanBegins);
+    world.event(Event::Found { path: path("1"), identity: renamed, at });
+    world.event(Event::ScanEnds);
+    world.tend();
+    let now = world.now();
+    world.catalog.session_begins(now);
+    world.began(0, Began::Ever, true);
+    let ago = world.ago(1);
+    world.began(1, ago, false);
+    world.watch_all();
+    world.pass(5_000_000);
+    let now = world.now();
+    world.catalog.tick(now);
+    let words = world.words();
+    assert_eq!(first_offer(&words), Some(ShiftId(2)), "{words:?}");
+}
+
 /// Under which shift the first of them is offered.
 fn first_offer(words: &[Word]) -> Option<ShiftId> {
     words.iter().find_map(|word| match word {
