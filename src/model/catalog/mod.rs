@@ -266,8 +266,9 @@ impl Catalog {
         let before = self.files[slot].identity;
         self.closed_here(slot, identity, at, shift);
         // It may be the file that had the name before which was closed. Last, because names that are gone are sorted out by then.
-        let closed = if same_content(&before, &identity) { identity } else { before };
-        self.closed_under_other_names(&path, closed, at, shift);
+        let is_it = same_content(&before, &identity);
+        let closed = if is_it { identity } else { before };
+        self.closed_under_other_names(&path, closed, at, shift, is_it);
     }
 
     fn closed_here(&mut self, slot: Slot, identity: Identity, at: i64, shift: Shift) {
@@ -312,18 +313,30 @@ impl Catalog {
         let Some(slot) = self.files.find(path) else { return };
         let (identity, at) = (self.files[slot].identity, self.us(now));
         let shift = Shift { of: self.whose_close(path, &identity, at), seen: true };
-        self.closed_under_other_names(path, identity, at, shift);
+        self.closed_under_other_names(path, identity, at, shift, true);
     }
 
-    /// Only the close tells of a write through a mapping, and it tells of one of the file's names.
-    fn closed_under_other_names(&mut self, path: &RelPath, closed: Identity, at: i64, shift: Shift) {
+    /// Only the close tells of a write through a mapping, and it tells of one of the file's names. Unless it is `certain` that this file was
+    /// closed, it is only looked at again: the close tells nothing of its shift.
+    fn closed_under_other_names(
+        &mut self,
+        path: &RelPath,
+        closed: Identity,
+        at: i64,
+        shift: Shift,
+        certain: bool,
+    ) {
         for other in self.files.names_of(&closed) {
             let entry = &self.files[other];
             if entry.path == *path {
                 continue;
             }
-            let (path, before) = (entry.path.clone(), entry.identity);
+            let (path, before, whose) = (entry.path.clone(), entry.identity, entry.shift);
             self.linked_closed_while_leaving(&path);
+            let shift = match certain || whose == shift.of {
+                true => shift,
+                false => Shift { of: self.whose_change(&path, &before), seen: false },
+            };
             // A link or a rename moves the ctime, and no more.
             let identity = if before.ctime_ns > closed.ctime_ns { before } else { closed };
             match self.files[other].state {

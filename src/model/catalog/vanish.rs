@@ -78,7 +78,9 @@ impl Catalog {
         if !landed && shift != NO_SHIFT {
             // A new name is no close.
             self.files[to].seen = seen;
-            self.closed_when(to, closed_us);
+            if seen {
+                self.closed_when(to, closed_us);
+            }
             self.give(to, shift);
         }
         if self.is_on_offer(from) {

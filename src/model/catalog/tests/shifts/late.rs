@@ -201,6 +201,44 @@ fn a_file_that_a_scan_meets_under_a_new_name_was_closed_when_it_was() {
     assert_eq!(first_offer(&words), Some(ShiftId(2)), "{words:?}");
 }
 
+/// A file has two names, and another one gets the first of them in a later shift.
+#[test]
+fn a_close_under_a_name_that_is_another_files_by_now_gives_no_shift_to_the_file_before() {
+    let mut world = World::new();
+    world.connect([10, 10]);
+    world.watch();
+    world.hear();
+    world.close(1);
+    let linked = world.identity(1, world.files[&1]);
+    world.watch();
+    let at = world.now();
+    world.event(Event::Closed { path: path("3"), identity: linked, at });
+    let shifts = |words: &[Word]| -> Vec<(String, ShiftId)> {
+        let offers = words.iter().filter_map(|word| match word {
+            Word::Offer(files) => Some(files.iter().map(|file| (file.path.to_string(), file.shift))),
+            _ => None,
+        });
+        offers.flatten().collect()
+    };
+    world.watch_all();
+    let first = world.words();
+    assert_eq!(shifts(&first).len(), 2, "{first:?}");
+    world.pass(1_000_000);
+    world.begins_there();
+    world.began(1, Began::Now, false);
+    world.watch_all();
+    world.pass(1_000_000);
+    world.close(1);
+    let identity = Identity { ino: 9, ..world.identity(1, world.files[&1]) };
+    world.queue.clear();
+    let at = world.now();
+    world.event(Event::Closed { path: path("1"), identity, at });
+    let words = world.words();
+    let given = shifts(&words);
+    assert!(given.contains(&("1".to_owned(), ShiftId(2))), "{words:?}");
+    assert!(!given.contains(&("3".to_owned(), ShiftId(2))), "{words:?}");
+}
+
 /// Under which shift the first of them is offered.
 fn first_offer(words: &[Word]) -> Option<ShiftId> {
     words.iter().find_map(|word| match word {
