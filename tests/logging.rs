@@ -74,6 +74,24 @@ fn a_file_is_rotated_and_never_too_long() {
 }
 
 #[test]
+fn debug_names_every_file() {
+    if !is_root("debug_names_every_file") {
+        return;
+    }
+    let mut rig = rig_with("level = \"debug\"");
+    rig.start_detector(0);
+    let config = rig.ppu_config();
+    rig.ppu = Some(start_ppu(&config));
+    rig.wait_linked();
+    write(rig.source(0), "run/image_7.cbf", &content(1, 1000));
+    check_all_stored(&rig);
+    let log = rig.ppu.as_ref().unwrap().log();
+    let line = |words: &[&str]| log.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    assert!(line(&["landed", "run/image_7.cbf", "version=1", "bytes=1000"]), "{log}");
+    assert!(line(&["stored", "version=1", "storage=\"internal\""]), "{log}");
+}
+
+#[test]
 fn the_level_is_heeded() {
     if !is_root("the_level_is_heeded") {
         return;

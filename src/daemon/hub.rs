@@ -326,6 +326,7 @@ impl Hub {
                 Order::MayLeave { home, resident } => self.keepers.may_leave(home, resident),
                 Order::Copy { storage, job } => (self.writers[storage.index()])(job),
                 Order::Record { sequence, record } => {
+                    self.log(&record);
                     self.events.recorded(&self.ledger, sequence, &record);
                     self.record(sequence, record);
                 }
@@ -335,6 +336,23 @@ impl Hub {
         self.events.publish();
         self.keep(told);
         self.acknowledge();
+    }
+
+    /// What became of each file, for who looks for one.
+    fn log(&self, record: &Record) {
+        match record {
+            Record::Landed(landed) => tracing::debug!(
+                version = landed.version.0,
+                shift = landed.shift.stamp(),
+                bytes = landed.identity.size,
+                path = %landed.at,
+                "landed"
+            ),
+            Record::Stored { version, storage, .. } => {
+                tracing::debug!(version = version.0, storage = self.ledger.storage_id(*storage), "stored");
+            }
+            _ => {}
+        }
     }
 
     fn record(&self, sequence: u64, record: Record) {

@@ -313,6 +313,11 @@ impl Ledger {
         self.versions.insert_with(id, version);
     }
 
+    /// What a storage is called.
+    pub fn storage_id(&self, storage: StorageIndex) -> &str {
+        &self.settings.storages[storage.index()].id
+    }
+
     /// Where images land, for people.
     pub fn ramdisk(&self) -> &str {
         &self.settings.ramdisk
