@@ -299,7 +299,7 @@ fn what_is_nowhere_any_more_has_failed() {
     let mut world = landed();
     let id = world.copies[0][0].version;
     for storage in [0, 1] {
-        world.copies[usize::from(storage)].clear();
+        world.copies[storage].clear();
         world.copied(storage, id, CopyOutcome::Unavailable("away".to_owned()));
     }
     world.ledger.versions.retire(id);
