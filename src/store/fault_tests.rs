@@ -16,9 +16,9 @@ use crate::rooted::FileStat;
 use crate::rooted::mount::Place;
 
 const BYTES: u64 = 320 << 20;
-/// Empty, one write, and several pieces; in a new directory, below another, and in the target itself.
-const FILES: [(&str, usize); 4] =
-    [("d/empty", 0), ("d/e/small", 100_001), ("large", (9 << 20) + 1), ("d/one", 1)];
+/// Empty, one write, through the page cache and past it, and several pieces; in a new directory, below another, and in the target itself.
+const FILES: [(&str, usize); 5] =
+    [("d/empty", 0), ("d/e/small", 100_001), ("large", (9 << 20) + 1), ("d/one", 1), ("d/middle", 300_001)];
 
 fn engine(limits: Limits) -> Result<Box<dyn Driver>, EngineError> {
     open_engine(Choice::Auto, limits).map(|opened| opened.driver)

@@ -117,10 +117,20 @@ impl LoopFs {
         run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.mountpoint));
     }
 
-    /// Mounts again what a power cut left. Nobody may hold anything on it any more.
+    /// Mounts again what a power cut left. Nobody may hold anything on it any more. A test beside this one may have a mount namespace with a copy of
+    /// the mount, made in between; until that ends, the file system comes back as dead as it was.
     pub(crate) fn power_on(&mut self) {
-        self.unmount();
-        self.mount();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.unmount();
+            self.mount();
+            let probe = self.mountpoint.join("is it alive");
+            match std::fs::write(&probe, "yes") {
+                Ok(()) => return std::fs::remove_file(&probe).unwrap(),
+                Err(error) => assert!(Instant::now() < deadline, "{}: {error}", self.mountpoint.display()),
+            }
+            std::thread::yield_now();
+        }
     }
 
     fn mount_image(&mut self, image: &Path) {

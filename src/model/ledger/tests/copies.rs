@@ -263,7 +263,7 @@ fn one_bad_file_does_not_hold_up_a_quarantined_disk() {
     assert!(probed.len() > 1, "{probed:?}");
     assert_eq!(tally(&world, 0).failed, 0, "copy_tries is 3, but it is the disk's fault");
     world.calm();
-    assert_eq!((tally(&world, 0).stored, tally(&world, 1).stored), (11, 11));
+    assert_eq!((tally(&world, 0).stored, tally(&world, 1).stored), (5, 5));
 }
 
 #[test]
