@@ -20,7 +20,7 @@ pub struct Entry {
     pub hash: Hash,
 }
 
-/// Every regular file below `root`, by its path there. Our staging directory does not count.
+/// Every regular file below `root`, by its path there; not those that are removed meanwhile. Our staging directory does not count.
 pub fn tree(root: &Path) -> BTreeMap<OsString, Entry> {
     let mut files = BTreeMap::new();
     let mut directories = vec![PathBuf::new()];
@@ -33,8 +33,8 @@ pub fn tree(root: &Path) -> BTreeMap<OsString, Entry> {
                 directories.push(path);
             } else if kind.is_file()
                 && let Ok(content) = std::fs::read(root.join(&path))
+                && let Ok(meta) = entry.metadata()
             {
-                let meta = entry.metadata().unwrap();
                 let mtime = (meta.mtime(), meta.mtime_nsec());
                 let entry = Entry { size: meta.len(), mtime, hash: Hash::of(&content) };
                 files.insert(path.into_os_string(), entry);
