@@ -10,7 +10,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Offers in one message, so that it fits a frame.
 const OFFERS_MAX: usize = 4096;
 
-/// What wait for each detector.
+/// What waits for each detector.
 pub struct Acks {
     waiting: Vec<Waiting>,
     /// The first of them.
@@ -30,6 +30,12 @@ pub(super) enum Ack {
     Have,
     Landed,
     Stored,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.have.is_empty() && self.landed.is_empty() && self.stored.is_empty()
+    }
 }
 
 impl Acks {
@@ -54,18 +60,18 @@ impl Acks {
         self.since.map(|since| since + PAUSE)
     }
 
-    /// Whether that is now; then all of them are to be taken.
-    pub(super) fn take_due(&mut self) -> bool {
-        let due = self.due().is_some_and(|due| due <= Instant::now());
-        if due {
-            self.since = None;
-        }
-        due
+    /// Whether that is now.
+    pub(super) fn are_due(&self) -> bool {
+        self.due().is_some_and(|due| due <= Instant::now())
     }
 
     /// Those of a detector. It hears that a file has landed before it hears that it is stored.
     pub(super) fn take(&mut self, detector: DetectorIndex) -> Vec<FromPpu> {
         let Waiting { have, landed, stored } = std::mem::take(&mut self.waiting[detector.index()]);
+        if self.waiting.iter().all(Waiting::is_empty) {
+            // They had company: nobody is woken for them.
+            self.since = None;
+        }
         let pages = |offers: Vec<OfferId>, message: fn(Vec<OfferId>) -> FromPpu| -> Vec<FromPpu> {
             offers.chunks(OFFERS_MAX).map(|page| message(page.to_vec())).collect()
         };
@@ -84,19 +90,20 @@ mod tests {
     fn they_wait_for_company_and_keep_their_order() {
         let (one, other) = (DetectorIndex(0), DetectorIndex(1));
         let mut acks = Acks::new(2);
-        assert!(acks.due().is_none() && !acks.take_due());
+        assert!(acks.due().is_none() && !acks.are_due());
         acks.add(one, Ack::Stored, vec![OfferId(1)]);
         acks.add(one, Ack::Landed, vec![OfferId(1), OfferId(2)]);
         acks.add(other, Ack::Have, (0..=OFFERS_MAX as u64).map(OfferId).collect());
-        assert!(acks.due().is_some_and(|due| due > Instant::now()) && !acks.take_due());
+        assert!(acks.due().is_some_and(|due| due > Instant::now()) && !acks.are_due());
         let first = acks.take(one);
         assert!(
             matches!(&first[..], [FromPpu::Landed { offers }, FromPpu::Stored { .. }] if offers.len() == 2)
         );
-        assert!(acks.take(one).is_empty());
+        assert!(acks.take(one).is_empty() && acks.due().is_some(), "the other's still wait");
         let pages = acks.take(other);
         assert!(
             matches!(&pages[..], [FromPpu::Have { offers }, FromPpu::Have { offers: rest }] if offers.len() == OFFERS_MAX && rest.len() == 1)
         );
+        assert!(acks.due().is_none(), "nothing is left to wake for");
     }
 }

@@ -374,7 +374,7 @@ impl Hub {
 
     /// Acknowledges what has waited long enough.
     fn acknowledge(&mut self) {
-        if self.acks.take_due() {
+        if self.acks.are_due() {
             (0..self.outlets.len()).for_each(|detector| self.flush(DetectorIndex(detector as u16)));
         }
     }
