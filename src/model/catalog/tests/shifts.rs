@@ -62,6 +62,15 @@ impl World {
         world
     }
 
+    /// Its PPU has named the first shift.
+    fn linked() -> Self {
+        let mut world = Self::new();
+        world.connect([10, 10]);
+        world.watch();
+        world.hear();
+        world
+    }
+
     fn now(&self) -> Instant {
         self.start + Duration::from_nanos(self.ns as u64)
     }

@@ -4,10 +4,7 @@ use super::*;
 
 #[test]
 fn a_word_that_came_late_moves_the_beginning() {
-    let mut world = World::new();
-    world.connect([10, 10]);
-    world.watch();
-    world.hear();
+    let mut world = World::linked();
     // The PPU began it three seconds before the detector heard of it.
     world.close(1);
     world.watch();
@@ -39,10 +36,7 @@ fn a_word_that_came_late_moves_the_beginning() {
 /// The link is slow: both the shift and its correction are heard of three seconds late.
 #[test]
 fn a_correction_that_was_long_under_way_gives_nothing_to_the_earlier_shift() {
-    let mut world = World::new();
-    world.connect([10, 10]);
-    world.watch();
-    world.hear();
+    let mut world = World::linked();
     world.pass(1_000_000);
     world.begins_there();
     world.pass(1_000_000);
@@ -76,10 +70,7 @@ fn a_correction_that_was_long_under_way_gives_nothing_to_the_earlier_shift() {
 /// The mark of a shift that began before the link broke is passed while the next session's row is on its way.
 #[test]
 fn a_word_that_is_said_before_the_row_has_come_tells_nothing_of_its_age() {
-    let mut world = World::new();
-    world.connect([10, 10]);
-    world.watch();
-    world.hear();
+    let mut world = World::linked();
     world.begins_there();
     world.began(1, Began::Now, false);
     let now = world.now();
@@ -107,10 +98,7 @@ fn a_word_that_is_said_before_the_row_has_come_tells_nothing_of_its_age() {
 #[test]
 fn what_was_closed_long_after_a_shift_began_and_before_its_mark_is_held() {
     for late_us in [1_000_000, 3_000_000] {
-        let mut world = World::new();
-        world.connect([10, 10]);
-        world.watch();
-        world.hear();
+        let mut world = World::linked();
         world.pass(1_000_000);
         world.begins_there();
         world.pass(late_us - 100_000);
@@ -136,10 +124,7 @@ fn what_was_closed_long_after_a_shift_began_and_before_its_mark_is_held() {
 /// Both earlier shifts take another part of the ramdisk; the third one takes all of it.
 #[test]
 fn what_is_held_is_heard_of_once_a_shift_that_takes_it_may_have_it() {
-    let mut world = World::new();
-    world.connect([10, 10]);
-    world.watch();
-    world.hear();
+    let mut world = World::linked();
     world.close(1);
     world.watch();
     world.connected = false;
@@ -168,10 +153,7 @@ fn what_is_held_is_heard_of_once_a_shift_that_takes_it_may_have_it() {
 /// Its link is down while a shift begins. Then one file takes the name of an older one, and the events are lost: a scan meets it there.
 #[test]
 fn a_file_that_a_scan_meets_under_a_new_name_was_closed_when_it_was() {
-    let mut world = World::new();
-    world.connect([10, 10]);
-    world.watch();
-    world.hear();
+    let mut world = World::linked();
     world.disconnect();
     world.close(1);
     world.watch();
@@ -204,10 +186,7 @@ fn a_file_that_a_scan_meets_under_a_new_name_was_closed_when_it_was() {
 /// A file has two names, and another one gets the first of them in a later shift.
 #[test]
 fn a_close_under_a_name_that_is_another_files_by_now_gives_no_shift_to_the_file_before() {
-    let mut world = World::new();
-    world.connect([10, 10]);
-    world.watch();
-    world.hear();
+    let mut world = World::linked();
     world.close(1);
     let linked = world.identity(1, world.files[&1]);
     world.watch();
