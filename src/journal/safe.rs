@@ -7,6 +7,7 @@ use rusqlite::params;
 use super::database::{Database, sqlite};
 use super::query::{Queries, Unanswered};
 use super::rows::{CopyRow, VersionRow, int, unfit};
+use crate::model::departures::Proof;
 use crate::model::extra::EXTRA;
 use crate::model::file_version::{Hash, StorageIndex, VersionId};
 use crate::model::job::Local;
@@ -29,11 +30,6 @@ pub struct Safe {
 }
 
 impl Safe {
-    /// Which, and whose.
-    pub fn resident(&self) -> Resident {
-        self.resident
-    }
-
     /// Where it landed, below the ramdisk.
     pub fn at(&self) -> &RelPath {
         &self.at
@@ -63,9 +59,14 @@ impl Safe {
     pub fn stored(&self, on: StorageIndex) -> Option<Local> {
         self.stored.iter().find(|(storage, _)| *storage == on).and_then(|(_, file)| *file)
     }
+}
 
-    /// No copy of it is still to be made.
-    pub fn is_copied(&self) -> bool {
+impl Proof for Safe {
+    fn resident(&self) -> Resident {
+        self.resident
+    }
+
+    fn is_copied(&self) -> bool {
         self.is_copied
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::journal::Safe;
+use crate::model::departures::Proof;
 use crate::model::file_version::StorageIndex;
 use crate::model::path::RelPath;
 use crate::model::residents::Home;

@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod catalog;
+pub mod departures;
 pub mod event;
 pub mod extra;
 pub mod file_version;

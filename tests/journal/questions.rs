@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use ppu_uringd::journal::{News, Running, Unanswered, start};
+use ppu_uringd::model::departures::Proof;
 use ppu_uringd::model::file_version::{StorageIndex, VersionId};
 use ppu_uringd::model::record::Record;
 use ppu_uringd::model::residents::Resident;

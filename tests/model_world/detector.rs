@@ -12,6 +12,7 @@ use ppu_uringd::model::release::{self, Outcome, Safe};
 use ppu_uringd::model::send::{SendJob, SendOutcome, SendReport};
 use ppu_uringd::model::shift::Began;
 
+use super::ramdisk::UNIT;
 use super::truth::{Truth, WORD_WAIT_NS};
 use super::{Clock, Random, trace};
 
@@ -269,7 +270,7 @@ impl Machine {
 
     fn identity(&self, ino: u64) -> Identity {
         let Inode { content, mtime, ctime, .. } = self.inodes[&ino];
-        Identity { size: content % 3, mtime_ns: mtime, ino, ctime_ns: ctime }
+        Identity { size: content % 3 * UNIT, mtime_ns: mtime, ino, ctime_ns: ctime }
     }
 
     fn inode_at(&self, wanted: &RelPath) -> Option<(u8, u64)> {

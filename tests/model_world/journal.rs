@@ -3,11 +3,17 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ppu_uringd::model::file_version::{StorageIndex, VersionId};
+use ppu_uringd::model::job::Local;
 use ppu_uringd::model::ledger::{Copy, CopyState, Tally, Version};
 use ppu_uringd::model::record::{self, Record};
+use ppu_uringd::model::residents::Resident;
 use ppu_uringd::model::shift::{Shift, ShiftId};
 
+use super::keeper::Proof;
+
 pub const STORAGES: usize = 3;
+pub const INTERNAL: usize = 0;
+pub const EXTERNAL: usize = 1;
 
 #[derive(Default)]
 pub struct Journal {
@@ -25,6 +31,8 @@ struct Entry {
     version: record::Version,
     gone: bool,
     copies: [State; STORAGES],
+    /// As they were stored.
+    files: [Option<Local>; STORAGES],
     /// Its open copies are counted under another version.
     forgotten: bool,
 }
@@ -106,12 +114,34 @@ impl Journal {
 
     /// It is written down that this is on the internal storage.
     pub fn calls_stored(&self, is_it: &impl Fn(&record::Version) -> bool) -> bool {
-        self.versions.values().any(|entry| entry.copies[0] == State::Stored && is_it(&entry.version))
+        self.is_stored_on(INTERNAL, is_it)
+    }
+
+    pub fn is_stored_on(&self, storage: usize, is_it: &impl Fn(&record::Version) -> bool) -> bool {
+        let stored = |entry: &Entry| entry.copies[storage] == State::Stored;
+        self.versions.values().any(|entry| stored(entry) && is_it(&entry.version))
     }
 
     /// It is written down that this is on some storage.
     pub fn has(&self, is_it: &impl Fn(&record::Version) -> bool) -> bool {
         self.versions.values().any(|entry| entry.copies.contains(&State::Stored) && is_it(&entry.version))
+    }
+
+    /// The proofs for those that are stored on all of `on`. Like all questions, not while there is trouble.
+    pub fn safe(&self, residents: &[Resident], on: &[usize]) -> Option<Vec<Proof>> {
+        let proof = |resident: &Resident| {
+            let entry = self.versions.get(&resident.version)?;
+            let stored = on.iter().all(|storage| entry.copies[*storage] == State::Stored);
+            stored.then(|| entry.proof())
+        };
+        (!self.stuck).then(|| residents.iter().filter_map(proof).collect())
+    }
+
+    /// Of the versions from the first up to but not with the second, what seems to be stored on all of `on`.
+    pub fn residents(&self, (first, end): (VersionId, VersionId), on: &[usize]) -> Option<Vec<Resident>> {
+        let stored = |entry: &&Entry| on.iter().all(|storage| entry.copies[*storage] == State::Stored);
+        let found = self.versions.range(first..end).map(|(_, entry)| entry).filter(stored);
+        (!self.stuck).then(|| found.map(Entry::resident).collect())
     }
 
     /// What came to an end.
@@ -141,13 +171,17 @@ impl Journal {
             Record::Landed(version) => {
                 self.next_version = version.version.0 + 1;
                 let copies = [State::Open; STORAGES];
-                let entry = Entry { version: *version, gone: false, copies, forgotten: false };
+                let files = [None; STORAGES];
+                let entry = Entry { version: *version, gone: false, copies, files, forgotten: false };
                 self.versions.insert(entry.version.version, entry);
             }
             Record::Refreshed { version, identity, settled } => self.change(version, |entry| {
                 (entry.version.identity, entry.version.settled) = (identity, settled);
             }),
-            Record::Stored { version, storage, .. } => self.copy(version, storage, State::Stored),
+            Record::Stored { version, storage, file } => {
+                self.copy(version, storage, State::Stored);
+                self.change(version, |entry| entry.files[storage.index()] = file);
+            }
             Record::Superseded { version, storage } => self.copy(version, storage, State::Superseded),
             Record::CopyFailed { version, storage, .. } | Record::Requeued { version, storage } => {
                 self.copy(version, storage, State::Open);
@@ -177,6 +211,26 @@ impl Journal {
 
     fn copy(&mut self, version: VersionId, storage: StorageIndex, state: State) {
         self.change(version, |entry| entry.copies[usize::from(storage.0)] = state);
+    }
+}
+
+impl Entry {
+    fn resident(&self) -> Resident {
+        Resident { version: self.version.version, shift: self.version.shift }
+    }
+
+    fn proof(&self) -> Proof {
+        let record::Version { at, to, local, identity, hash, .. } = &self.version;
+        Proof {
+            resident: self.resident(),
+            at: at.clone(),
+            to: to.clone(),
+            local: *local,
+            size: identity.size,
+            hash: *hash,
+            is_copied: !self.copies.contains(&State::Open),
+            files: self.files,
+        }
     }
 }
 

@@ -1,23 +1,31 @@
 //! Catalog and ledger together, pure, in a small world with everything that can go wrong: files that are written, replaced, renamed and
 //! deleted, watches that tell it late or not at all, links that break, either side crashing with all that was not committed, a PPU that
-//! reboots, shifts that begin, storages that come and go, landed files that users remove. Thousands of sequences of some hundred
-//! steps, each from a seed that is printed when it fails: `SEED=n SEQUENCES=1 cargo test --test model_world`
+//! reboots, shifts that begin, storages that come and go, a ramdisk and an internal storage that fill up and are kept from it, past shifts' files that
+//! leave, users who remove, change and hold open what has landed. Thousands of sequences of some hundred steps, each from a seed that is printed when it fails: `SEED=n SEQUENCES=1 cargo test --test model_world`
 //! (and `TRACE=1` for every step).
 //!
 //! | file | what |
 //! |---|---|
 //! | `detector` | a detector's ramdisk, its watch, its streams, and the real catalog |
-//! | `ppu` | the hub with the real ledger, the landing threads, the ramdisk |
+//! | `ppu` | the hub with the real ledger, the landing threads, the copies |
+//! | `ramdisk` | the PPU's, and what users do there |
+//! | `keeper` | eviction and purge, by the real rules |
 //! | `storage`, `journal` | what survives a crash |
-//! | `truth` | what is right, whatever the two sides believe; and the check at the end |
+//! | `truth` | what is right, whatever the two sides believe |
+//! | `oracle` | what must hold at the end |
+//! | `users` | those of the PPU |
 //! | `world` | what happens next, and what is under way between them |
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod detector;
 mod journal;
+mod keeper;
+mod oracle;
 mod ppu;
+mod ramdisk;
 mod storage;
 mod truth;
+mod users;
 mod world;
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The PPU: its hub with the real ledger, its landing threads, its ramdisk and its storages.
+//! The PPU: its hub with the real ledger, its landing threads, and those that copy.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,28 +8,24 @@ use std::time::Duration;
 use ppu_uringd::model::catalog::{Announced, Word};
 use ppu_uringd::model::file_version::{DetectorIndex, OfferId, StorageIndex, TransferId};
 use ppu_uringd::model::job::{
-    Brand, CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed, Local, Source,
+    Brand, CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed, Source,
 };
 use ppu_uringd::model::ledger::{
-    DetectorSettings, Fact, Ledger, Order, Patience, Selection, Session, Settings, Space, StorageSettings,
+    DetectorSettings, Fact, Ledger, Order, Patience, Selection, Session, Settings, StorageSettings,
 };
 use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::replica_path::Target;
+use ppu_uringd::model::residents::Home;
 use ppu_uringd::model::shift::{Place, Shift, ShiftId};
 use ppu_uringd::model::status::Counts;
 
 use super::detector::{DETECTORS, Sent, ToDetector, hash};
 use super::journal::{Journal, STORAGES};
+use super::keeper::{Keeper, View};
+use super::ramdisk::{Image, Ramdisk, There, UNIT};
 use super::storage::{Copying, Mood, Storage};
 use super::truth::{self, Truth};
 use super::{Clock, trace};
-
-/// A landed file.
-pub struct OnRamdisk {
-    pub content: u64,
-    pub brand: Brand,
-    local: Local,
-}
 
 /// A session, as the hub knows it.
 struct Outlet {
@@ -40,13 +36,26 @@ struct Outlet {
 pub struct Ppu {
     pub ledger: Ledger,
     pub journal: Journal,
-    pub ramdisk: BTreeMap<RelPath, OnRamdisk>,
+    pub ramdisk: Ramdisk,
     pub storages: [Storage; STORAGES],
+    /// Of the ramdisk, and of the internal storage.
+    pub keepers: [Keeper; 2],
+    /// What they know of the rest.
+    pub view: View,
     /// On the way to the hub.
     facts: VecDeque<Fact>,
     outlets: [Option<Outlet>; DETECTORS],
     sessions: u64,
-    inodes: u64,
+}
+
+/// How large things are.
+pub struct Sizes {
+    /// Of the ramdisk.
+    pub ramdisk_units: u64,
+    /// Of the internal storage; 0: it never fills up.
+    pub internal_units: u64,
+    /// A link takes an evicted file's place.
+    pub links: bool,
 }
 
 /// To whom, in which session.
@@ -92,8 +101,12 @@ fn shift(id: ShiftId, uid: u32, part: [bool; DETECTORS]) -> Shift {
     Shift::new(id, uid, uid, "$UID", (0..DETECTORS).map(place).collect()).unwrap()
 }
 
+fn keepers(links: bool) -> [Keeper; 2] {
+    [Home::Ramdisk, Home::Internal].map(|home| Keeper::new(home, links))
+}
+
 impl Ppu {
-    pub fn new(clock: &Clock, truth: &mut Truth) -> Self {
+    pub fn new(sizes: &Sizes, clock: &Clock, truth: &mut Truth) -> Self {
         let first = Arc::new(shift(ShiftId(clock.now().wall_ms), 500, [false; DETECTORS]));
         truth.asked(first.id);
         truth.begun(first.id, clock);
@@ -107,16 +120,48 @@ impl Ppu {
             }
         }
         journal.commit(1);
-        Self {
+        let mut ppu = Self {
             ledger,
             journal,
-            ramdisk: BTreeMap::new(),
-            storages: Default::default(),
+            ramdisk: Ramdisk::new(sizes.ramdisk_units, sizes.links),
+            storages: [Storage::new(sizes.internal_units * UNIT), Storage::default(), Storage::default()],
+            keepers: keepers(sizes.links),
+            view: View { current: first.id, doubtful: Vec::new() },
             facts: VecDeque::new(),
             outlets: Default::default(),
             sessions: 0,
-            inodes: 0,
+        };
+        ppu.tick(clock, truth);
+        ppu
+    }
+
+    /// Time passes for the hub: it looks at the ramdisk and at its threads, and tells the keepers.
+    pub fn tick(&mut self, clock: &Clock, truth: &mut Truth) -> Said {
+        let mut orders = Vec::new();
+        let mut facts = vec![Fact::Space(self.ramdisk.space()), Fact::Tick];
+        for (index, storage) in self.storages.iter().enumerate() {
+            let (at, steps) = (StorageIndex(index as u16), storage.steps);
+            facts.push(Fact::Steps { storage: at, steps, reads: steps });
         }
+        for fact in facts {
+            self.ledger.apply(clock.now(), fact, &mut orders);
+        }
+        let all = (0..STORAGES).map(|index| StorageIndex(index as u16));
+        self.view = View {
+            current: self.ledger.current_shift().id,
+            doubtful: all.filter(|storage| self.ledger.is_doubtful(*storage)).collect(),
+        };
+        self.obey(&mut orders, clock, truth)
+    }
+
+    /// A storage's keeper looks whether it is there.
+    pub fn look(&mut self, storage: usize) {
+        let gone = match self.storages[storage].mood {
+            Mood::Hung => return,
+            Mood::Away => Some("away".to_owned()),
+            _ => None,
+        };
+        self.tell(Fact::Looked { storage: StorageIndex(storage as u16), gone });
     }
 
     pub fn tell(&mut self, fact: Fact) {
@@ -187,6 +232,7 @@ impl Ppu {
                     self.storages[storage.index()].jobs.push(Copying { job, read: None });
                 }
                 Order::Record { sequence, record } => self.journal.write(sequence, record),
+                Order::MayLeave { home, resident } => self.keepers[home as usize].may_leave(resident),
                 _ => {}
             }
         }
@@ -231,8 +277,6 @@ impl Ppu {
     pub fn new_session(&mut self, detector: DetectorIndex) -> Session {
         self.sessions += 1;
         let session = Session(self.sessions);
-        let space = Space { total_bytes: 1 << 40, free_bytes: 1 << 40, free_inodes: 1 << 40 };
-        self.tell(Fact::Space(space));
         self.tell(Fact::LinkUp { detector, session });
         session
     }
@@ -302,42 +346,31 @@ impl Ppu {
         content: u64,
         truth: &mut Truth,
     ) -> Result<Landed, LandFailure> {
-        if let Some(before) = self.ramdisk.get(&job.at) {
-            let same_file = (&before.brand.detector, &before.brand.path) == (&brand.detector, &brand.path);
-            let same_shift = before.brand.shift == brand.shift;
-            if !same_file || (!same_shift && !job.replace_past) {
-                return Err(LandFailure::Foreign);
-            }
-            if !same_shift {
-                let is_it = |stored: &ppu_uringd::model::record::Version| {
-                    stored.shift == before.brand.shift && stored.hash == before.brand.hash
-                };
-                assert!(
-                    self.journal.calls_stored(&is_it),
-                    "{} of an earlier shift is replaced, and not stored",
-                    job.at
-                );
-            }
+        if self.ramdisk.is_in_the_way(job, &brand).is_some() {
+            return Err(LandFailure::Foreign);
         }
-        self.inodes += 1;
-        let local = Local { ino: self.inodes, ctime_ns: self.inodes as i64 };
+        if let Some(There::Image(before)) = self.ramdisk.at(&job.at)
+            && before.brand.shift != brand.shift
+        {
+            let is_it = |stored: &ppu_uringd::model::record::Version| {
+                stored.shift == before.brand.shift && stored.hash == before.brand.hash
+            };
+            assert!(
+                self.journal.calls_stored(&is_it),
+                "{} of an earlier shift is replaced, and not stored",
+                job.at
+            );
+        }
         let Brand { identity, settled, hash, .. } = brand;
+        let local = self.ramdisk.publish(&job.at, content, brand)?;
         let landed = truth::Landed { content, forgiven: false };
         truth.landed.insert((job.detector.index(), job.shift.id, job.path.clone()), landed);
-        self.ramdisk.insert(job.at.clone(), OnRamdisk { content, brand, local });
         let visible = std::time::Instant::now();
         Ok(Landed { identity, mode: 0o644, settled, hash, local, visible })
     }
 
-    /// Somebody removes a landed file.
-    pub fn remove_landed(&mut self, which: u64, truth: &mut Truth) {
-        let Some(at) = self.ramdisk.keys().nth(which as usize).cloned() else { return };
-        let gone = self.ramdisk.remove(&at);
-        self.forgive(gone.into_iter().map(|gone| gone.brand).collect(), truth);
-    }
-
     /// What is gone from the ramdisk and not called stored anywhere has to come from its detector again, if that still has it.
-    fn forgive(&self, gone: Vec<Brand>, truth: &mut Truth) {
+    pub fn forgive(&self, gone: impl IntoIterator<Item = Brand>, truth: &mut Truth) {
         for Brand { detector, shift, path, .. } in gone {
             let index = usize::from(detector.as_bytes()[1] - b'0');
             if let Some(landed) = truth.landed.get_mut(&(index, shift, path.clone()))
@@ -358,6 +391,7 @@ impl Ppu {
             return;
         }
         let which = which as usize % jobs;
+        self.storages[index].steps += 1;
         let Copying { job, read } = &self.storages[index].jobs[which];
         let Some(read) = *read else {
             let content = self.read(job);
@@ -367,7 +401,8 @@ impl Ppu {
         let superseded = job.superseded.load(Ordering::Relaxed);
         let source_away = job.local().is_none() && job.sources.iter().any(|source| self.is_away(source));
         let job = self.storages[index].jobs.remove(which).job;
-        let mut set_aside = None;
+        let (mut file, mut set_aside) = (None, None);
+        let has_room = self.storages[index].has_room(job.brand.identity.size);
         let outcome = match (self.storages[index].mood, read) {
             (Mood::Away, _) => CopyOutcome::Unavailable("away".to_owned()),
             (Mood::Full, _) => CopyOutcome::Full("full".to_owned()),
@@ -376,19 +411,15 @@ impl Ppu {
             (_, None) if source_away => CopyOutcome::NotNow("its source is away".to_owned()),
             (_, None) => CopyOutcome::SourceLost("gone".to_owned()),
             (_, Some(_)) if fails => CopyOutcome::Failed("EINVAL".to_owned()),
+            (_, Some(_)) if !has_room => CopyOutcome::Full("full".to_owned()),
             (_, Some(content)) => {
-                set_aside = self.storages[index].place(&job, content);
+                let (local, aside) = self.storages[index].place(&job, content);
+                (file, set_aside) = (Some(local), aside);
                 CopyOutcome::Stored
             }
         };
         let storage = StorageIndex(index as u16);
-        self.tell(Fact::Copying(CopyReport {
-            version: job.version,
-            storage,
-            outcome,
-            file: None,
-            set_aside,
-        }));
+        self.tell(Fact::Copying(CopyReport { version: job.version, storage, outcome, file, set_aside }));
     }
 
     fn is_away(&self, source: &Source) -> bool {
@@ -398,17 +429,18 @@ impl Ppu {
     /// The first source that has the version.
     fn read(&self, job: &CopyJob) -> Option<u64> {
         let found = |source: &Source| match source {
+            // What has not moved since is as it landed.
             Source::Ramdisk(local) => {
-                let landed = self.ramdisk.get(&job.from).filter(|landed| landed.local == *local)?;
-                Some(landed.content)
+                let landed = self.ramdisk.intact(&job.from, *local, job.brand.hash)?;
+                Some((landed.content, landed.local == *local))
             }
             Source::Stored(storage) => {
                 let storage = &self.storages[storage.index()];
-                storage.find(job).filter(|_| storage.mood == Mood::Well)
+                Some((storage.find(job).filter(|_| storage.mood == Mood::Well)?, false))
             }
         };
-        let verified = |content: &u64| hash(*content) == job.brand.hash;
-        job.sources.iter().filter_map(found).find(verified)
+        let does = |(content, is_sure): &(u64, bool)| *is_sure || hash(*content) == job.brand.hash;
+        job.sources.iter().filter_map(found).find(does).map(|(content, _)| content)
     }
 
     pub fn commit(&mut self, records: usize) {
@@ -429,10 +461,15 @@ impl Ppu {
         for storage in &mut self.storages {
             storage.jobs.clear();
         }
-        if reboot {
-            let gone = std::mem::take(&mut self.ramdisk).into_values().map(|gone| gone.brand).collect();
-            self.forgive(gone, truth);
+        match reboot {
+            true => {
+                truth.theirs.clear();
+                let gone = self.ramdisk.empty();
+                self.forgive(gone, truth);
+            }
+            false => self.put_back_after_crash(),
         }
+        self.keepers = keepers(self.ramdisk.links);
         let current = Arc::new(self.journal.shifts().next_back().expect("the first one").clone());
         truth.ppu_crashes(|id| self.journal.shifts().any(|shift| shift.id == id));
         self.journal.shifts().for_each(|shift| truth.begun(shift.id, clock));
@@ -446,21 +483,25 @@ impl Ppu {
         }
         ledger.restore_numbers(self.journal.next_version());
         for (id, version, known) in self.journal.live() {
-            let intact = self.ramdisk.get(&known.at).filter(|found| found.local == known.local);
-            ledger.restore(id, version, intact.map(|found| found.local), &mut orders);
+            // What has no copy to make is not looked for.
+            let open = version.copies.iter().any(|copy| !copy.state.is_final());
+            let intact = self.ramdisk.intact(&known.at, known.local, known.hash).map(|found| found.local);
+            let local = if open { intact } else { Some(known.local) };
+            ledger.restore(id, version, local, &mut orders);
         }
         self.ledger = ledger;
         self.adopt(clock, &mut orders);
         self.obey(&mut orders, clock, truth);
+        self.tick(clock, truth);
     }
 
     /// Takes in what landed right before the crash.
     fn adopt(&mut self, clock: &Clock, orders: &mut Vec<Order>) {
         let history: BTreeSet<u64> = self.journal.history().map(|version| version.local.ino).collect();
         // In the order in which they landed.
-        let mut found: Vec<_> = self.ramdisk.iter().collect();
+        let mut found: Vec<_> = self.ramdisk.images().collect();
         found.sort_by_key(|(_, there)| (there.local.ctime_ns, there.local.ino));
-        for (at, OnRamdisk { brand, local, .. }) in found {
+        for (at, Image { brand, local, .. }) in found {
             let detector = DetectorIndex(u16::from(brand.detector.as_bytes()[1] - b'0'));
             if !self.ledger.knows(detector, brand) && !history.contains(&local.ino) {
                 self.ledger.adopt(clock.now(), detector, brand.clone(), at, 0o644, *local, orders);

@@ -35,6 +35,8 @@ pub struct Truth {
     /// Files there when a daemon of a detector was killed: what it saw by marks it now has but times for, and a file may come to lie in the part
     /// that a shift does not take.
     pub blurred: u64,
+    /// Files of users' own where images land.
+    pub theirs: BTreeMap<RelPath, u64>,
     /// Landed files that left the PPU's ramdisk before they were safe anywhere.
     pub fallen: u64,
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use ppu_uringd::model::ledger::Fact;
 use ppu_uringd::model::offer::Heartbeat;
 use ppu_uringd::model::path::RelPath;
+use ppu_uringd::model::residents::Home;
 use ppu_uringd::model::shift::ShiftId;
 
-use super::detector::{DETECTORS, Machine, path};
+use super::detector::{DETECTORS, Machine};
 use super::journal::STORAGES;
-use super::ppu::{Ppu, Said};
+use super::ppu::{Ppu, Said, Sizes};
 use super::storage::Mood;
 use super::truth::Truth;
 use super::{Clock, Random};
@@ -24,12 +25,12 @@ pub enum Care {
 }
 
 pub struct World {
-    random: Random,
-    clock: Clock,
-    truth: Truth,
-    care: Care,
-    detectors: [Machine; DETECTORS],
-    ppu: Ppu,
+    pub random: Random,
+    pub clock: Clock,
+    pub truth: Truth,
+    pub care: Care,
+    pub detectors: [Machine; DETECTORS],
+    pub ppu: Ppu,
     /// Nothing has happened but for what is told, and no shift's beginning but for marks.
     exact: bool,
 }
@@ -38,8 +39,13 @@ impl World {
     pub fn new(seed: u64, care: Care) -> Self {
         let (clock, mut truth) = (Clock::new(), Truth::default());
         let detectors = std::array::from_fn(|index| Machine::new(index, &clock));
-        let ppu = Ppu::new(&clock, &mut truth);
-        let random = Random::new(seed);
+        let mut random = Random::new(seed);
+        let sizes = Sizes {
+            ramdisk_units: [6, 10, 20][random.below(3) as usize],
+            internal_units: [0, 8, 16][random.below(3) as usize],
+            links: !random.one_in(3),
+        };
+        let ppu = Ppu::new(&sizes, &clock, &mut truth);
         let mut world = Self { random, clock, truth, care, detectors, ppu, exact: true };
         (0..DETECTORS).for_each(|detector| world.connect(detector));
         world
@@ -48,7 +54,7 @@ impl World {
     pub fn step(&mut self) {
         self.clock.pass(Duration::from_micros(self.random.below(300)));
         let detector = self.random.below(DETECTORS as u64) as usize;
-        match self.random.below(1000) {
+        match self.random.below(1200) {
             0..100 => self.software(detector),
             100..230 => self.watch(detector),
             230..260 => self.time(),
@@ -70,11 +76,15 @@ impl World {
             965..970 => self.break_link(detector),
             970..977 => self.start_shift(),
             977..981 => self.change_mood(),
+            1000..1100 => self.keep(Home::Ramdisk),
+            1100..1160 => self.keep(Home::Internal),
+            1160..1165 => self.look(),
+            1165..1185 => self.users_use(),
             _ if self.care == Care::Counted => {}
             981..984 => self.detector_crashes(detector),
             984..987 => self.ppu_crashes(false),
             987 => self.ppu_crashes(true),
-            988..990 => self.remove_landed(),
+            988..990 | 1185..1190 => self.users_change(),
             990..993 => self.overflow(detector),
             993..995 => self.change_journal(),
             _ => {}
@@ -110,7 +120,18 @@ impl World {
         for machine in &mut self.detectors {
             machine.time(&mut self.clock);
         }
-        self.ppu.tell(Fact::Tick);
+        let said = self.ppu.tick(&self.clock, &mut self.truth);
+        self.say(said);
+    }
+
+    fn keep(&mut self, home: Home) {
+        let fails = self.random.one_in(20);
+        self.ppu.keep(home, fails, &self.clock);
+    }
+
+    fn look(&mut self) {
+        let storage = self.random.below(STORAGES as u64) as usize;
+        self.ppu.look(storage);
     }
 
     /// Facts gather now and then.
@@ -252,11 +273,6 @@ impl World {
         self.ppu.storages[storage].mood = moods[self.random.below(5) as usize];
     }
 
-    fn remove_landed(&mut self) {
-        let which = self.random.below(6);
-        self.ppu.remove_landed(which, &mut self.truth);
-    }
-
     fn overflow(&mut self, detector: usize) {
         self.exact = false;
         self.detectors[detector].overflow(&mut self.clock);
@@ -275,6 +291,10 @@ impl World {
         for machine in &mut self.detectors {
             machine.close_all(&mut self.clock, &mut self.truth);
         }
+        self.recover();
+        self.relieve();
+        self.check_pressure();
+        self.users_return_space();
         self.settle();
         // What nobody can attribute is closed again, as people are told to do.
         for _ in 0..3 {
@@ -303,14 +323,42 @@ impl World {
         self.ppu.ledger.report(self.clock.now()).detectors.iter().map(|detector| detector.held).sum()
     }
 
-    /// Until nothing is left to do.
-    fn settle(&mut self) {
+    fn recover(&mut self) {
         for storage in &mut self.ppu.storages {
             storage.mood = Mood::Well;
         }
         if self.ppu.journal.stuck {
             self.change_journal();
         }
+        self.ppu.ramdisk.close_all();
+    }
+
+    /// Until everything has left that may and must, while nothing comes.
+    fn relieve(&mut self) {
+        for round in 0..20 {
+            let said = self.ppu.hub(1000, &self.clock, &mut self.truth);
+            self.say(said);
+            self.store();
+            self.pass(Duration::from_secs(if round % 8 == 7 { 16 } else { 1 }));
+        }
+    }
+
+    /// Storages and keepers go on, until they have nothing to do.
+    fn store(&mut self) {
+        for storage in 0..STORAGES {
+            self.ppu.look(storage);
+            for which in 0..12 {
+                self.ppu.copy(storage, which, false);
+            }
+        }
+        self.ppu.commit(1000);
+        for home in [Home::Ramdisk, Home::Internal] {
+            while !self.ppu.keep(home, false, &self.clock) {}
+        }
+    }
+
+    /// Until nothing is left to do.
+    fn settle(&mut self) {
         for round in 0..60 {
             for detector in 0..DETECTORS {
                 self.connect(detector);
@@ -328,105 +376,15 @@ impl World {
                     self.say(said);
                 }
             }
-            for storage in 0..STORAGES {
-                for which in 0..12 {
-                    self.ppu.copy(storage, which, false);
-                }
-            }
-            self.ppu.commit(1000);
+            self.store();
             if round % 20 == 10 {
                 let said = self.ppu.retry(&self.clock, &mut self.truth);
                 self.say(said);
             }
-            self.pass(Duration::from_millis(if round % 20 == 19 { 11_000 } else { 100 }));
+            self.pass(Duration::from_millis(if round % 20 == 19 { 16_000 } else { 100 }));
         }
         for machine in &mut self.detectors {
             machine.scan(&self.clock);
-        }
-    }
-
-    fn check(&self) {
-        self.check_files();
-        self.check_history();
-        self.check_counts();
-        for machine in &self.detectors {
-            assert!(!machine.is_releasing(), "{}: left in staging", machine.id);
-        }
-    }
-
-    /// The newest of every name is stored everywhere, under a shift that it may belong to.
-    fn check_files(&self) {
-        for (index, machine) in self.detectors.iter().enumerate() {
-            for (name, content) in machine.required() {
-                let shifts = self.truth.shifts_of(index, content, &machine.named(content));
-                let below = |shift: &ShiftId| {
-                    Some((*shift, self.ppu.below_source(&machine.id, *shift, &path(name))?))
-                };
-                let places: Vec<_> = shifts.iter().filter_map(below).collect();
-                if places.len() < shifts.len() {
-                    continue; // one of them takes no part in it
-                }
-                let everywhere = |(shift, below): &(ShiftId, RelPath)| {
-                    self.ppu.storages.iter().all(|storage| storage.has(&machine.id, *shift, below, content))
-                };
-                assert!(
-                    places.iter().any(everywhere),
-                    "{} {} with {content} is not stored in any of {places:?}: {}",
-                    machine.id,
-                    path(name),
-                    self.truth.describe(content)
-                );
-            }
-        }
-    }
-
-    /// What landed in a shift is stored, whatever came after that shift; and belongs there.
-    fn check_history(&self) {
-        for ((index, shift, below), landed) in &self.truth.landed {
-            let id = &self.detectors[*index].id;
-            let stored =
-                self.ppu.storages.iter().all(|storage| storage.has(id, *shift, below, landed.content));
-            let content = landed.content;
-            assert!(
-                stored || landed.forgiven,
-                "{id} {below} with {content} of {shift:?} has landed and is not stored"
-            );
-        }
-    }
-
-    fn check_counts(&self) {
-        let counts = self.ppu.counts(&self.clock);
-        for ((shift, storage), count) in &counts {
-            // What somebody removed before it was stored, and its detector has no longer, cannot be copied, however often it is retried.
-            let landed = self.truth.landed.iter().filter(|((_, of, _), _)| of == shift);
-            let fallen = landed.filter(|(_, landed)| landed.forgiven).count() as u64;
-            assert!(
-                count.pending + count.failed <= fallen,
-                "{fallen} fallen, {shift:?} on storage {storage}: {count:?}"
-            );
-            assert_eq!(
-                count.produced,
-                counts[&(*shift, 0)].produced,
-                "{shift:?} on storage {storage}: {counts:?}"
-            );
-            let Truth { deleted, renamed, blurred, fallen, .. } = self.truth;
-            let may_be_lost = deleted + renamed + blurred + fallen;
-            // What is overwritten by what a shift's part leaves out is lost as well.
-            let takes_all = self
-                .ppu
-                .ledger
-                .all_shifts()
-                .all(|shift| shift.places.iter().all(|place| place.source.is_none()));
-            assert!(
-                !takes_all || count.lost <= may_be_lost,
-                "{may_be_lost} deleted, {shift:?} on storage {storage}: {count:?}"
-            );
-        }
-        if self.care == Care::Counted {
-            let ended = self.ppu.journal.ended();
-            let internal = ended.iter().filter(|((_, storage), _)| storage.0 == 0);
-            let produced: u64 = internal.map(|(_, tally)| tally.stored + tally.superseded + tally.lost).sum();
-            assert_eq!(produced, self.truth.closed, "{ended:?}");
         }
     }
 }
