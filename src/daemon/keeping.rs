@@ -208,6 +208,7 @@ fn view(ledger: &Ledger, storages: usize) -> View {
     View {
         current: ledger.shared_current_shift(),
         doubtful: all.filter(|storage| ledger.is_doubtful(*storage)).collect(),
+        room_needed: ledger.room_needed(),
     }
 }
 

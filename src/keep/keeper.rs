@@ -135,11 +135,12 @@ impl Work {
         };
         (self.seen)(None);
         let held = self.leaver.as_mut().map_or(0, Leaver::held_bytes);
-        let level = Level { total: space.bytes_total, free: space.bytes_free, held };
+        let needed = self.leaver.as_ref().map_or(0, |leaver| leaver.room_needed(self.ground.home()));
+        let level = Level { total: space.bytes_total, free: space.bytes_free, held, needed };
         let mut messages = Vec::new();
         let wanted = self.pressure.look(level, &mut messages);
         messages.into_iter().for_each(&self.tell);
-        let evicting = self.pressure.is_evicting();
+        let evicting = self.pressure.is_evicting() || wanted > 0;
         self.shown.change(|kept| {
             kept.room = Room { total_bytes: level.total, free_bytes: level.free };
             kept.left.evicting = evicting;

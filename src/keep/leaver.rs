@@ -60,6 +60,14 @@ impl Leaver {
         self.held.iter().map(|(_, bytes)| bytes).sum()
     }
 
+    /// Bytes that must be free there before the image fits that waits for room.
+    pub(super) fn room_needed(&self, home: Home) -> u64 {
+        match home {
+            Home::Ramdisk => self.leaving.situation.get().room_needed,
+            Home::Internal => 0,
+        }
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

@@ -30,6 +30,8 @@ pub struct View {
     pub current: Arc<Shift>,
     /// The storages whose copies may not be to be had at the moment.
     pub doubtful: Vec<StorageIndex>,
+    /// Bytes that must be free on the ramdisk before the image fits that waits for room; 0: none does.
+    pub room_needed: u64,
 }
 
 impl Situation {

@@ -22,6 +22,8 @@ pub struct Level {
     pub free: u64,
     /// Of what is not free: bytes of files that have left already, and come free when the last one who has them open closes them.
     pub held: u64,
+    /// Bytes that must be free before the file fits that waits for room; 0: none does.
+    pub needed: u64,
 }
 
 /// One file system's pressure, look by look.
@@ -45,7 +47,7 @@ impl Pressure {
 
     /// How many bytes must leave now. What is to be told goes to `out`, once per crossing.
     pub fn look(&mut self, level: Level, out: &mut Vec<Message>) -> u64 {
-        let Level { total, free, held } = level;
+        let Level { total, free, held, needed } = level;
         if total == 0 {
             return 0;
         }
@@ -82,12 +84,17 @@ impl Pressure {
                 *on = false;
             }
         }
-        if !self.is_evicting() {
+        if !self.evicts {
             return 0;
+        }
+        // A large file may find no room although the high mark is not reached. It must not wait for ever for what nobody would take away.
+        let lacking = needed.saturating_sub(free);
+        if !self.evicting {
+            return lacking;
         }
         // What others hold open is on its way; but they may hold it for hours, so when it gets tight it does not count.
         let held = if fill > almost { 0 } else { held };
-        used.saturating_sub((total as f64 * low) as u64).saturating_sub(held)
+        used.saturating_sub((total as f64 * low) as u64).saturating_sub(held).max(lacking)
     }
 
     /// Between the high mark and the low one.
@@ -108,7 +115,7 @@ mod tests {
     }
 
     fn level(free: u64) -> Level {
-        Level { total: 1000, free, held: 0 }
+        Level { total: 1000, free, ..Level::default() }
     }
 
     fn codes(messages: &[Message]) -> Vec<Code> {
@@ -155,6 +162,20 @@ mod tests {
         assert_eq!(pressure.look(held(150), &mut out), 50, "85 %: 150 too much, 100 have left");
         assert_eq!(pressure.look(held(200), &mut out), 0);
         assert_eq!(pressure.look(held(40), &mut out), 260, "96 %");
+    }
+
+    #[test]
+    fn a_file_that_waits_for_room_makes_room_below_the_high_mark_too() {
+        let (mut pressure, mut watched) = (pressure(true), pressure(false));
+        let mut out = Vec::new();
+        let needs = |free, needed| Level { needed, ..level(free) };
+        assert_eq!(pressure.look(needs(300, 300), &mut out), 0, "it fits");
+        assert_eq!(pressure.look(needs(250, 300), &mut out), 50, "75 %");
+        let held = Level { held: 100, ..needs(250, 300) };
+        assert_eq!(pressure.look(held, &mut out), 50, "what others hold may be held for hours");
+        assert_eq!(pressure.look(needs(150, 900), &mut out), 750, "85 %: more than the low mark asks for");
+        assert_eq!(pressure.look(needs(150, 160), &mut out), 150, "less than it asks for");
+        assert_eq!(watched.look(needs(250, 300), &mut out), 0, "nothing leaves it");
     }
 
     proptest! {

@@ -100,6 +100,11 @@ pub fn path(name: u8) -> RelPath {
     RelPath::new(format!("{directory}/{name}").as_bytes()).unwrap()
 }
 
+/// Of the detector with that id.
+pub fn index(id: &str) -> usize {
+    usize::from(id.as_bytes()[1] - b'0')
+}
+
 pub fn hash(content: u64) -> Hash {
     Hash(u128::from(content).to_be_bytes())
 }

@@ -15,6 +15,7 @@ use super::journal::{EXTERNAL, INTERNAL, STORAGES};
 use super::ppu::Ppu;
 use super::ramdisk::{Link, NotTaken};
 use super::storage::Mood;
+use super::truth::Truth;
 use super::{Clock, trace};
 
 pub const MARKS: Marks = Marks { limit: 0.6, low: 0.4, almost: 0.9 };
@@ -47,6 +48,7 @@ impl departures::Proof for Proof {
 pub struct View {
     pub current: ShiftId,
     pub doubtful: Vec<StorageIndex>,
+    pub room_needed: u64,
 }
 
 pub struct Keeper {
@@ -104,7 +106,7 @@ impl Keeper {
 /// Their threads.
 impl Ppu {
     /// One of them goes on by a step. True: it is at the end of a round.
-    pub fn keep(&mut self, home: Home, fails: bool, clock: &Clock) -> bool {
+    pub fn keep(&mut self, home: Home, fails: bool, clock: &Clock, truth: &Truth) -> bool {
         let mood = self.storages[INTERNAL].mood;
         if home == Home::Internal && mood == Mood::Hung {
             return true;
@@ -121,8 +123,8 @@ impl Ppu {
                         if !self.ramdisk.is_read() {
                             keeper.held = 0;
                         }
-                        let held = keeper.held;
-                        Some(Level { total: space.total_bytes, free: space.free_bytes, held })
+                        let (held, needed) = (keeper.held, self.view.room_needed);
+                        Some(Level { total: space.total_bytes, free: space.free_bytes, held, needed })
                     }
                     Home::Internal => (!away).then(|| self.storages[INTERNAL].level()),
                 };
@@ -142,7 +144,7 @@ impl Ppu {
             },
             Some(Step::Take(proof, _)) if away => keeper.departures.not_now(now, &proof),
             Some(Step::Take(proof, why)) => {
-                let outcome = if fails { Outcome::Failed } else { self.take(home, &proof, why) };
+                let outcome = if fails { Outcome::Failed } else { self.take(home, &proof, why, truth) };
                 trace!("{} {home:?} {why:?} {proof:?}: {outcome:?}", clock.ns);
                 self.keepers[home as usize].departures.done(now, &proof, outcome);
             }
@@ -160,14 +162,14 @@ impl Ppu {
         }
     }
 
-    fn take(&mut self, home: Home, proof: &Proof, why: Why) -> Outcome {
+    fn take(&mut self, home: Home, proof: &Proof, why: Why, truth: &Truth) -> Outcome {
         let taken = match home {
             Home::Ramdisk => self.take_from_ramdisk(proof, why),
             Home::Internal => self.take_from_internal(proof, why),
         };
         match taken {
             Ok((brand, content, bytes)) => {
-                self.check_taken(home, proof, why, (&brand, content, bytes));
+                self.check_taken(home, proof, why, (&brand, content, bytes), truth);
                 Outcome::Gone(bytes)
             }
             Err(NotTaken::Missing) => Outcome::Passed,
@@ -217,6 +219,7 @@ impl Ppu {
         proof: &Proof,
         why: Why,
         (brand, content, bytes): (&Brand, u64, u64),
+        truth: &Truth,
     ) {
         let what = format!("{why:?} from {home:?}: {content} as {brand:?}");
         let keeper = &mut self.keepers[home as usize];
@@ -241,8 +244,9 @@ impl Ppu {
         let is_it = |version: &ppu_uringd::model::record::Version| {
             (&version.path, version.shift, version.hash) == (&brand.path, brand.shift, brand.hash)
         };
-        // What has left the internal storage is on the external one.
-        let external = self.storages[EXTERNAL].holds(brand, content);
+        // What has left the internal storage is on the external one, or a newer version of it is.
+        let replaced = truth.newest(brand) != Some(content) && self.storages[EXTERNAL].has_any(brand);
+        let external = replaced || self.storages[EXTERNAL].holds(brand, content);
         match home {
             Home::Ramdisk => {
                 let internal = self.storages[INTERNAL].holds(brand, content);

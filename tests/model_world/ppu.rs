@@ -19,7 +19,7 @@ use ppu_uringd::model::residents::Home;
 use ppu_uringd::model::shift::{Place, Shift, ShiftId};
 use ppu_uringd::model::status::Counts;
 
-use super::detector::{DETECTORS, Sent, ToDetector, hash};
+use super::detector::{DETECTORS, Sent, ToDetector, hash, index};
 use super::journal::{Journal, STORAGES};
 use super::keeper::{Keeper, View};
 use super::ramdisk::{Image, Ramdisk, There, UNIT};
@@ -126,7 +126,7 @@ impl Ppu {
             ramdisk: Ramdisk::new(sizes.ramdisk_units, sizes.links),
             storages: [Storage::new(sizes.internal_units * UNIT), Storage::default(), Storage::default()],
             keepers: keepers(sizes.links),
-            view: View { current: first.id, doubtful: Vec::new() },
+            view: View { current: first.id, doubtful: Vec::new(), room_needed: 0 },
             facts: VecDeque::new(),
             outlets: Default::default(),
             sessions: 0,
@@ -150,6 +150,7 @@ impl Ppu {
         self.view = View {
             current: self.ledger.current_shift().id,
             doubtful: all.filter(|storage| self.ledger.is_doubtful(*storage)).collect(),
+            room_needed: self.ledger.room_needed(),
         };
         self.obey(&mut orders, clock, truth)
     }
@@ -351,6 +352,7 @@ impl Ppu {
         }
         if let Some(There::Image(before)) = self.ramdisk.at(&job.at)
             && before.brand.shift != brand.shift
+            && hash(before.content) == before.brand.hash
         {
             let is_it = |stored: &ppu_uringd::model::record::Version| {
                 stored.shift == before.brand.shift && stored.hash == before.brand.hash
@@ -372,8 +374,7 @@ impl Ppu {
     /// What is gone from the ramdisk and not called stored anywhere has to come from its detector again, if that still has it.
     pub fn forgive(&self, gone: impl IntoIterator<Item = Brand>, truth: &mut Truth) {
         for Brand { detector, shift, path, .. } in gone {
-            let index = usize::from(detector.as_bytes()[1] - b'0');
-            if let Some(landed) = truth.landed.get_mut(&(index, shift, path.clone()))
+            if let Some(landed) = truth.landed.get_mut(&(index(&detector), shift, path.clone()))
                 && !self
                     .journal
                     .has(&|version| version.shift == shift && version.hash == hash(landed.content))
@@ -499,10 +500,11 @@ impl Ppu {
     fn adopt(&mut self, clock: &Clock, orders: &mut Vec<Order>) {
         let history: BTreeSet<u64> = self.journal.history().map(|version| version.local.ino).collect();
         // In the order in which they landed.
-        let mut found: Vec<_> = self.ramdisk.images().collect();
+        let is_its = |(_, image): &(&RelPath, &Image)| hash(image.content) == image.brand.hash;
+        let mut found: Vec<_> = self.ramdisk.images().filter(is_its).collect();
         found.sort_by_key(|(_, there)| (there.local.ctime_ns, there.local.ino));
         for (at, Image { brand, local, .. }) in found {
-            let detector = DetectorIndex(u16::from(brand.detector.as_bytes()[1] - b'0'));
+            let detector = DetectorIndex(index(&brand.detector) as u16);
             if !self.ledger.knows(detector, brand) && !history.contains(&local.ino) {
                 self.ledger.adopt(clock.now(), detector, brand.clone(), at, 0o644, *local, orders);
             }

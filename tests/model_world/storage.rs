@@ -85,7 +85,8 @@ impl Storage {
     }
 
     pub fn level(&self) -> Level {
-        Level { total: self.total, free: self.total.saturating_sub(self.used()), held: 0 }
+        let free = self.total.saturating_sub(self.used());
+        Level { total: self.total, free, ..Level::default() }
     }
 
     pub fn has_room(&self, bytes: u64) -> bool {
@@ -132,6 +133,11 @@ impl Storage {
     /// Under its name, or set aside.
     pub fn holds(&self, brand: &Brand, content: u64) -> bool {
         self.files().any(|stored| (key(&stored.brand), stored.content) == (key(brand), content))
+    }
+
+    /// Any version of it.
+    pub fn has_any(&self, brand: &Brand) -> bool {
+        self.files().any(|stored| key(&stored.brand) == key(brand))
     }
 
     pub fn files(&self) -> impl Iterator<Item = &Stored> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use ppu_uringd::model::job::Brand;
 use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::shift::ShiftId;
 
@@ -73,6 +74,12 @@ impl Truth {
     /// Closed again, and nothing written: people do that to give what is held to the current shift.
     pub fn touched(&mut self, content: u64, now: &Clock) {
         self.closes.get_mut(&content).expect("a version").push(now.ns);
+    }
+
+    /// The newest content that landed under a brand's name.
+    pub fn newest(&self, brand: &Brand) -> Option<u64> {
+        let detector = super::detector::index(&brand.detector);
+        Some(self.landed.get(&(detector, brand.shift, brand.path.clone()))?.content)
     }
 
     pub fn is_a_version(&self, content: u64) -> bool {

@@ -126,7 +126,7 @@ impl World {
 
     fn keep(&mut self, home: Home) {
         let fails = self.random.one_in(20);
-        self.ppu.keep(home, fails, &self.clock);
+        self.ppu.keep(home, fails, &self.clock, &self.truth);
     }
 
     fn look(&mut self) {
@@ -353,7 +353,7 @@ impl World {
         }
         self.ppu.commit(1000);
         for home in [Home::Ramdisk, Home::Internal] {
-            while !self.ppu.keep(home, false, &self.clock) {}
+            while !self.ppu.keep(home, false, &self.clock, &self.truth) {}
         }
     }
 

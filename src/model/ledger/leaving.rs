@@ -29,6 +29,14 @@ impl Ledger {
         self.storages.get(storage.index()).is_none_or(|storage| storage.health.is_doubtful())
     }
 
+    /// Bytes that must be free on the ramdisk before every detector's next file fits; 0: none waits for room.
+    pub fn room_needed(&self) -> u64 {
+        let blocked = self.detectors.iter().filter(|state| state.blocked_since.is_some());
+        let sizes = blocked.filter_map(|state| Some(state.offers.get(state.waiting.first()?)?.identity.size));
+        let wait = sizes.filter(|size| !self.room.fits(*size));
+        wait.map(|size| self.room.needed(size)).max().unwrap_or(0)
+    }
+
     /// As [`current_shift`](Self::current_shift), to keep.
     pub fn shared_current_shift(&self) -> Arc<Shift> {
         Arc::clone(&self.current)

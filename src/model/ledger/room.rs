@@ -41,6 +41,11 @@ impl Room {
         promised.saturating_add(pages(size)) <= self.sample.free_bytes && files < self.sample.free_inodes
     }
 
+    /// So much must be free before it fits, beside what was promised.
+    pub(super) fn needed(&self, size: u64) -> u64 {
+        pages(size).saturating_add(self.reserved_bytes + HEADROOM_BYTES)
+    }
+
     pub(super) fn reserve(&mut self, size: u64) {
         self.reserved_bytes += pages(size);
         self.reserved_files += 1;
