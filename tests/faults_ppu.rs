@@ -275,16 +275,41 @@ fn row_47_a_lost_journal_is_rebuilt() {
     }
     check_all_stored(&rig);
     rig.ppu.take().unwrap().kill();
-    for file in names(&rig.dir.path().join("ppu.state")) {
-        if file.to_string_lossy().starts_with("journal.db") {
-            std::fs::remove_file(rig.dir.path().join("ppu.state").join(file)).unwrap();
-        }
-    }
+    remove_journal(&rig);
     rig.start_ppu();
     write(rig.source(0), "later", b"later");
     assert_eq!(check_all_stored(&rig), 51);
     assert_eq!(rig.status().unwrap().detectors[0].landed.files, 1, "only the later file travelled");
     assert_eq!(rig.counts().produced, 51);
+}
+
+/// Row 47: what a user has changed on the ramdisk is not what its brand says. It is fetched again, not stored as the image.
+#[test]
+fn row_47_what_was_changed_is_not_taken_for_the_image() {
+    if !is_root("row_47_what_was_changed_is_not_taken_for_the_image") {
+        return;
+    }
+    let mut rig = Rig::start(Options::default());
+    for n in 0..3u64 {
+        write(rig.source(0), format!("{n}"), &content(n, 10_000));
+    }
+    check_all_stored(&rig);
+    rig.ppu.take().unwrap().kill();
+    remove_journal(&rig);
+    let changed = rig.landing(0).join("1");
+    File::options().write(true).open(&changed).unwrap().write_all(b"not the image").unwrap();
+    rig.start_ppu();
+    assert_eq!(check_all_stored(&rig), 3);
+    wait_until("the image has its name again", || std::fs::read(&changed).unwrap() == content(1, 10_000));
+}
+
+fn remove_journal(rig: &Rig) {
+    let state = rig.dir.path().join("ppu.state");
+    for file in names(&state) {
+        if file.to_string_lossy().starts_with("journal.db") {
+            std::fs::remove_file(state.join(file)).unwrap();
+        }
+    }
 }
 
 /// What is still to be stored of a shift stays its user's, also over a restart in the next one, which a changed configuration does not end.

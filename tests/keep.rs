@@ -100,6 +100,24 @@ fn eviction_makes_room_and_readers_go_on() {
     assert!(rig.messages().iter().any(|(code, _)| *code == Code::FillstateLimit));
 }
 
+/// A large image does not fit, and the ramdisk is not so full that files leave it of themselves: as many leave as it needs.
+#[test]
+fn a_large_image_makes_room_below_the_mark() {
+    if !is_root("a_large_image_makes_room_below_the_mark") {
+        return;
+    }
+    let rig = Rig::start(small());
+    fill(&rig, 0..20);
+    wait_all_stored(&rig);
+    let large = content(1000, 16 * MEGABYTE);
+    write(rig.source(0), "large", &large);
+    wait_until("it has landed", || rig.landing(0).join("large").exists());
+    assert_eq!(fs::read(rig.landing(0).join("large")).unwrap(), large);
+    assert!(is_link(&rig.landing(0).join(name(0))), "the oldest has left");
+    assert!(!is_link(&rig.landing(0).join(name(19))), "and no more than had to");
+    wait_all_stored(&rig);
+}
+
 /// FAULTS 18, and the newer version of what was evicted.
 #[test]
 fn writers_defer_eviction_and_newer_versions_replace_links() {

@@ -12,7 +12,7 @@ use crate::model::ledger::{Copy, CopyState, Ledger, Now, Order, Settings, Tally,
 use crate::model::path::RelPath;
 use crate::model::record::{self, LiveVersion, Record};
 use crate::model::shift::Shift;
-use crate::rooted::{BrandSpace, FileStat, Root, hash_content};
+use crate::rooted::{BrandSpace, FileStat, Found, Root, hash_content};
 
 /// A ledger that knows what the journal knows, and what landed right before a crash.
 #[allow(clippy::too_many_arguments)]
@@ -170,7 +170,7 @@ fn branded(
             let FileStat { ino, ctime_ns, mode, .. } = found.stat;
             let local = Local { ino, ctime_ns };
             let detector = DetectorIndex(index as u16);
-            if !ledger.knows(detector, &brand) {
+            if !ledger.knows(detector, &brand) && is_what_landed(&brand, &found) {
                 all.push(Branded { detector, brand, at: found.path, mode: mode & 0o777, local });
             }
         });
@@ -182,6 +182,20 @@ fn branded(
     // Of one path, the newest comes last, also where it lies with another user's files.
     all.sort_by_key(|branded| branded.local.ctime_ns);
     all
+}
+
+/// Nobody has written to it since: else it is not what its brand says, and must not be stored (and released on its detector) as that.
+fn is_what_landed(brand: &Brand, found: &Found) -> bool {
+    let FileStat { size, mtime_ns, .. } = found.stat;
+    let same = size == brand.identity.size
+        && (mtime_ns == brand.identity.mtime_ns || hash_content(&found.file) == Ok(brand.hash));
+    if !same {
+        tracing::warn!(
+            "{} was changed by somebody since it landed: it is fetched again, if its detector still has it",
+            found.path
+        );
+    }
+    same
 }
 
 /// What was stored, and has left its detector, is remembered as history alone: it is not new.

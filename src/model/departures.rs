@@ -307,3 +307,177 @@ impl<P> Round<P> {
         self.next = if leaves { Part::Purge } else { Part::Over };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Safe(Resident, bool);
+
+    impl Proof for Safe {
+        fn resident(&self) -> Resident {
+            self.0
+        }
+
+        fn is_copied(&self) -> bool {
+            self.1
+        }
+    }
+
+    const CURRENT: ShiftId = ShiftId(9);
+
+    fn resident(version: u64, shift: i64) -> Resident {
+        Resident { version: VersionId(version), shift: ShiftId(shift) }
+    }
+
+    /// With a journal that knows these residents as stored; those with an odd number still have copies to make.
+    struct Rounds {
+        departures: Departures<Safe>,
+        now: Instant,
+        stored: Vec<Resident>,
+        outlook: Outlook,
+    }
+
+    impl Rounds {
+        fn new(create_links: bool, stored: &[Resident]) -> Self {
+            let outlook = Outlook { current: CURRENT, wanted: Some(0), doubtful: false };
+            let departures = Departures::new(create_links);
+            Self { departures, now: Instant::now(), stored: stored.to_vec(), outlook }
+        }
+
+        fn begin(&mut self) {
+            self.departures.begin(self.now, self.outlook);
+        }
+
+        /// Answers for the journal until a file is to be taken, or the round is over.
+        fn next(&mut self) -> Step<Safe> {
+            loop {
+                match self.departures.next(self.now) {
+                    Step::NextVersion => self.departures.next_version(VersionId(100)),
+                    Step::Walk(first, until) => {
+                        let range = first..until;
+                        let found = self.stored.iter().filter(|resident| range.contains(&resident.version));
+                        self.departures.walked(until, found.copied().collect());
+                    }
+                    Step::Prove(residents) => {
+                        let proven = residents.into_iter().filter(|resident| self.stored.contains(resident));
+                        let safe = |resident: Resident| Safe(resident, resident.version.0 % 2 == 0);
+                        self.departures.proven(proven.map(safe).collect());
+                    }
+                    step => return step,
+                }
+            }
+        }
+
+        /// A whole round in which every file that is to be taken has so many bytes: which, and why.
+        fn round(&mut self, outcome: Outcome) -> Vec<(u64, Why)> {
+            self.begin();
+            let mut taken = Vec::new();
+            while let Step::Take(safe, why) = self.next() {
+                taken.push((safe.0.version.0, why));
+                self.departures.done(self.now, &safe, outcome);
+            }
+            taken
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+        }
+    }
+
+    use Why::{Evicted, Purged};
+
+    #[test]
+    fn past_shifts_are_purged_and_the_oldest_evicted_when_there_is_no_room() {
+        let stored = [resident(2, 1), resident(4, 9), resident(6, 9), resident(8, 9)];
+        let mut rounds = Rounds::new(false, &stored);
+        rounds.departures.add(resident(10, 1));
+        assert_eq!(rounds.round(Outcome::Gone(5)), [(2, Purged)], "10 is not proven, and there is room");
+        rounds.outlook.wanted = Some(6);
+        assert_eq!(rounds.round(Outcome::Gone(5)), [(4, Evicted), (6, Evicted)], "and no more");
+        assert_eq!(rounds.round(Outcome::Gone(5)), [(8, Evicted)]);
+        assert_eq!(rounds.round(Outcome::Gone(5)), []);
+    }
+
+    #[test]
+    fn links_go_with_their_shift() {
+        for (links, first, then) in [
+            (true, Outcome::Gone(1), &[(2, Purged)][..]),
+            (false, Outcome::Gone(1), &[]),
+            // A link, perhaps, that an earlier run has left.
+            (false, Outcome::Other, &[(2, Purged)]),
+            (true, Outcome::Passed, &[]),
+        ] {
+            let mut rounds = Rounds::new(links, &[resident(2, 9)]);
+            rounds.outlook.wanted = Some(1);
+            assert_eq!(rounds.round(first), [(2, Evicted)]);
+            assert_eq!(rounds.round(Outcome::Gone(1)), [], "no room is in it");
+            rounds.outlook.current = ShiftId(10);
+            assert_eq!(rounds.round(Outcome::Gone(0)), then, "{links} {first:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_still_being_copied_waits() {
+        let mut rounds = Rounds::new(false, &[resident(1, 1), resident(3, 9), resident(4, 9)]);
+        assert_eq!(rounds.round(Outcome::Gone(1)), [], "it is put off once");
+        rounds.pass(COPYING);
+        assert_eq!(rounds.round(Outcome::Gone(1)), [(1, Purged)]);
+        rounds.outlook.wanted = Some(10);
+        assert_eq!(rounds.round(Outcome::Gone(1)), [(4, Evicted)]);
+        assert_eq!(rounds.round(Outcome::Gone(1)), [(3, Evicted)], "the last resort");
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_later() {
+        for (outcome, pause) in [(Outcome::Busy, BUSY), (Outcome::Failed, FAILED)] {
+            let mut rounds = Rounds::new(true, &[resident(2, 1)]);
+            assert_eq!(rounds.round(outcome), [(2, Purged)]);
+            rounds.pass(pause - Duration::from_nanos(1));
+            assert_eq!(rounds.round(outcome), []);
+            rounds.pass(Duration::from_nanos(1));
+            assert_eq!(rounds.round(Outcome::Gone(1)), [(2, Purged)]);
+        }
+    }
+
+    #[test]
+    fn nothing_leaves_while_it_may_be_the_only_replica_or_cannot_be_looked_at() {
+        let mut rounds = Rounds::new(true, &[resident(2, 1), resident(4, 9)]);
+        for (wanted, doubtful) in [(None, false), (Some(9), true), (None, true)] {
+            rounds.outlook = Outlook { current: CURRENT, wanted, doubtful };
+            assert_eq!(rounds.round(Outcome::Gone(1)), []);
+        }
+        rounds.outlook = Outlook { current: CURRENT, wanted: Some(9), doubtful: false };
+        assert_eq!(rounds.round(Outcome::Gone(1)), [(2, Purged), (4, Evicted)], "what was walked was kept");
+    }
+
+    #[test]
+    fn without_an_answer_nothing_leaves_and_nothing_is_forgotten() {
+        let mut rounds = Rounds::new(true, &[resident(2, 1), resident(4, 1), resident(6, 9)]);
+        rounds.outlook.wanted = Some(9);
+        // At the first question, the second, and the third.
+        for answered in [0, 1, 1] {
+            rounds.begin();
+            for _ in 0..answered {
+                match rounds.departures.next(rounds.now) {
+                    Step::NextVersion => rounds.departures.next_version(VersionId(100)),
+                    Step::Walk(_, until) => rounds.departures.walked(until, rounds.stored.clone()),
+                    step => panic!("{step:?}"),
+                }
+            }
+            rounds.departures.next(rounds.now);
+            rounds.departures.unanswered(rounds.now);
+            assert_eq!(rounds.next(), Step::Over { more: false });
+            assert_eq!(rounds.round(Outcome::Gone(1)), [], "it is left in peace for a while");
+            rounds.pass(UNANSWERED);
+        }
+        // The file system is away in the middle of a page.
+        rounds.begin();
+        let Step::Take(safe, Purged) = rounds.next() else { panic!() };
+        rounds.departures.not_now(rounds.now, &safe);
+        assert_eq!(rounds.next(), Step::Over { more: false });
+        rounds.pass(UNANSWERED);
+        assert_eq!(rounds.round(Outcome::Gone(1)), [(2, Purged), (4, Purged), (6, Evicted)]);
+    }
+}

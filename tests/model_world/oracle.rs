@@ -112,7 +112,8 @@ impl World {
         if is_above(level.total, level.free) {
             for (to, stored) in self.ppu.storages[INTERNAL].named() {
                 let empty = stored.brand.identity.size == 0;
-                let safe = self.is_stored(EXTERNAL, &stored.brand, stored.content);
+                let safe =
+                    [INTERNAL, EXTERNAL].iter().all(|on| self.is_stored(*on, &stored.brand, stored.content));
                 assert!(
                     empty || !safe,
                     "{to} is stored and stays, and the internal storage is too full: {level:?}"

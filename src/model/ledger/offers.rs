@@ -408,8 +408,13 @@ impl Ledger {
                 self.ask_again(now, detector, id);
             }
             Decline::Unchanged { identity, settled } => {
-                let known = self.versions.newest(detector, &offer.path);
-                let Some(known) = known else { return self.ask_again(now, detector, id) };
+                let of_that_hash =
+                    |id: &VersionId| self.versions.get(*id).is_some_and(|v| Some(v.hash) == offer.known_hash);
+                let Some(known) = self.versions.newest(detector, &offer.path).filter(of_that_hash) else {
+                    // It fell from the ramdisk meanwhile: what was known of it would be answered the same for ever.
+                    offer.known_hash = None;
+                    return self.ask_again(now, detector, id);
+                };
                 self.take_offer(detector, id);
                 self.refresh(known, identity, settled, out);
                 if let Some(version) = self.versions.get_mut(known) {

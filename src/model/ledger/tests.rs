@@ -473,7 +473,10 @@ fn a_file_that_does_not_fit_waits_and_smaller_ones_pass() {
     world.tell(Fact::Space(room(1)));
     world.offer(0, 3, identity(100, 3), true);
     assert!(world.detectors[0].wants.is_empty(), "after 10 s nothing passes any more");
+    let needed = world.ledger.room_needed();
+    assert!(needed > room(1).free_bytes && needed <= room(10_000).free_bytes, "{needed}");
     world.tell(Fact::Space(room(10_000)));
+    assert_eq!(world.ledger.room_needed(), 0);
     assert_eq!(world.detectors[0].wants.len(), 2);
     assert_eq!(world.detectors[0].wants[0].1.path, path(1), "oldest first");
 }

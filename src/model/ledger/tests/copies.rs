@@ -1,6 +1,8 @@
 //! Copies: where each is read, what is tried again, and what a storage's trouble does to others.
 
 use super::*;
+use crate::model::offer::Decline;
+
 /// A landed file, and its copies in flight to both storages.
 fn landed() -> World {
     let mut world = World::new();
@@ -77,6 +79,30 @@ fn what_left_the_ramdisk_unstored_is_fetched_again() {
     world.run(Event::Land { detector: 0, how: 7 });
     world.calm();
     world.check();
+    assert_eq!((tally(&world, 0).stored, tally(&world, 1).stored), (1, 1));
+}
+
+/// It was closed again, and fell from the ramdisk while its detector was asked whether it had changed: it must travel, which "unchanged" says it need not.
+#[test]
+fn what_fell_while_its_detector_was_asked_travels() {
+    let mut world = landed();
+    let identity = world.detectors[0].files[&1];
+    let closed_again = Identity { ctime_ns: identity.ctime_ns + 1, ..identity };
+    world.detectors[0].files.insert(1, closed_again);
+    world.offer(0, 1, closed_again, true);
+    let (wanted, _) = world.detectors[0].wants.pop_front().unwrap();
+    assert!(wanted.known_hash.is_some());
+    for storage in [0, 1] {
+        let job = world.copies[storage].remove(0);
+        world.copied(storage, job.version, CopyOutcome::SourceLost("removed".to_owned()));
+    }
+    world.run(Event::Wait { ms: 1000 });
+    let why = Decline::Unchanged { identity: closed_again, settled: true };
+    world.tell(Fact::Declined { transfer: wanted.transfer, why });
+    world.run(Event::Wait { ms: 1000 });
+    assert_eq!(world.detectors[0].wants[0].0.known_hash, None);
+    world.run(Event::Land { detector: 0, how: 7 });
+    world.calm();
     assert_eq!((tally(&world, 0).stored, tally(&world, 1).stored), (1, 1));
 }
 
