@@ -93,7 +93,11 @@ fn leave(below: &Path, files: u64, past: bool) -> Result<Rates, Error> {
             create_links: true,
             queries: running.queries.clone(),
             residents: inbox,
-            situation: Arc::new(Situation::new(View { current: Arc::new(current), doubtful: Vec::new() })),
+            situation: Arc::new(Situation::new(View {
+                current: Arc::new(current),
+                doubtful: Vec::new(),
+                room_needed: 0,
+            })),
         }),
         shown: Arc::clone(&shown),
         tell: Box::new(|_| ()),

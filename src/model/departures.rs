@@ -362,7 +362,7 @@ mod tests {
                     }
                     Step::Prove(residents) => {
                         let proven = residents.into_iter().filter(|resident| self.stored.contains(resident));
-                        let safe = |resident: Resident| Safe(resident, resident.version.0 % 2 == 0);
+                        let safe = |resident: Resident| Safe(resident, resident.version.0.is_multiple_of(2));
                         self.departures.proven(proven.map(safe).collect());
                     }
                     step => return step,

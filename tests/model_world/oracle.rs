@@ -166,9 +166,11 @@ impl World {
 
     /// Nothing waits for room that there is (SPEC 1.11).
     fn check_flow(&self) {
-        for detector in self.ppu.ledger.report(self.clock.now()).detectors {
+        let detectors = self.ppu.ledger.report(self.clock.now()).detectors;
+        for (detector, machine) in detectors.into_iter().zip(&self.detectors) {
             let flows = (detector.in_flight, detector.no_room) == (0, 0);
-            assert!(flows && detector.backlog.files <= detector.held, "{detector:?}");
+            let left = detector.backlog.files <= detector.held;
+            assert!(flows && left, "{detector:?}, {:?}", machine.catalog.counts());
         }
     }
 }

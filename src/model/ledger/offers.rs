@@ -356,6 +356,10 @@ impl Ledger {
     /// Counts an offer that ended on the detector.
     fn conclude(&mut self, detector: DetectorIndex, offer: Offer, why: Withdrawal, out: &mut Vec<Order>) {
         let landed = self.has_landed(detector, &offer);
+        if !matches!(why, Withdrawal::Reopened) {
+            // An older version that fell while this one was on offer: its detector has nothing more to say of that.
+            self.replace_unresolved(detector, &offer.path, out);
+        }
         match why {
             // The detector may not have heard that it fell: it does not count what had landed once more.
             Withdrawal::Reopened if offer.again && landed.is_none() => {

@@ -106,6 +106,24 @@ fn what_fell_while_its_detector_was_asked_travels() {
     assert_eq!((tally(&world, 0).stored, tally(&world, 1).stored), (1, 1));
 }
 
+/// It falls when a newer version is on offer already, which vanishes: nobody waits for the older one, and each is counted once.
+#[test]
+fn what_fell_behind_a_newer_version_is_superseded_also_when_that_vanishes() {
+    let mut world = landed();
+    world.run(Event::Close { detector: 0, name: 1 });
+    for storage in [0, 1] {
+        let job = world.copies[storage].remove(0);
+        world.copied(storage, job.version, CopyOutcome::SourceLost("removed".to_owned()));
+    }
+    world.run(Event::Wait { ms: 1000 });
+    let (wanted, _) = world.detectors[0].wants.pop_front().unwrap();
+    world.remove(0, 1);
+    world.tell(Fact::Declined { transfer: wanted.transfer, why: Decline::Vanished });
+    world.check();
+    assert_eq!((tally(&world, 0).superseded, tally(&world, 0).lost), (1, 1));
+    assert_eq!(world.ledger.report(world.now).detectors[0].backlog.files, 0);
+}
+
 /// The manifest that is on its way was made before the detector heard that it is needed again.
 #[test]
 fn what_fell_within_a_manifest_is_not_lost_at_its_end() {
