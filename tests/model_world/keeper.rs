@@ -49,6 +49,8 @@ pub struct View {
     pub current: ShiftId,
     pub doubtful: Vec<StorageIndex>,
     pub room_needed: u64,
+    /// Not told to them: storages that are away, as the ledger must know.
+    pub away: Vec<StorageIndex>,
 }
 
 pub struct Keeper {
@@ -61,6 +63,8 @@ pub struct Keeper {
     step: Option<Step<Proof>>,
     /// Of this round.
     outlook: Option<Outlook>,
+    /// When it began, the ledger knew that a storage was away that others' copies are on.
+    away: bool,
     evicted: u64,
     /// What has left, and is still read; bytes.
     held: u64,
@@ -75,6 +79,7 @@ impl Keeper {
             told: VecDeque::new(),
             step: None,
             outlook: None,
+            away: false,
             evicted: 0,
             held: 0,
         }
@@ -98,6 +103,7 @@ impl Keeper {
         let doubtful = view.doubtful.iter().any(is_on);
         let outlook = Outlook { current: view.current, wanted, doubtful };
         self.outlook = Some(outlook);
+        self.away = view.away.iter().any(is_on);
         self.evicted = 0;
         self.departures.begin(clock.at(), outlook);
     }
@@ -224,7 +230,7 @@ impl Ppu {
         let what = format!("{why:?} from {home:?}: {content} as {brand:?}");
         let keeper = &mut self.keepers[home as usize];
         let Outlook { wanted, doubtful, .. } = keeper.outlook.expect("a round has begun");
-        assert!(!doubtful, "{what} while what is stored may not be to be had");
+        assert!(!doubtful && !keeper.away, "{what} while what is stored may not be to be had");
         match why {
             Why::Evicted => {
                 assert!(

@@ -42,6 +42,8 @@ pub struct Ppu {
     pub keepers: [Keeper; 2],
     /// What they know of the rest.
     pub view: View,
+    /// The ledger was told that these are away, and nothing else since.
+    pub told_away: [bool; STORAGES],
     /// On the way to the hub.
     facts: VecDeque<Fact>,
     outlets: [Option<Outlet>; DETECTORS],
@@ -126,7 +128,8 @@ impl Ppu {
             ramdisk: Ramdisk::new(sizes.ramdisk_units, sizes.links),
             storages: [Storage::new(sizes.internal_units * UNIT), Storage::default(), Storage::default()],
             keepers: keepers(sizes.links),
-            view: View { current: first.id, doubtful: Vec::new(), room_needed: 0 },
+            view: View { current: first.id, doubtful: Vec::new(), room_needed: 0, away: Vec::new() },
+            told_away: [false; STORAGES],
             facts: VecDeque::new(),
             outlets: Default::default(),
             sessions: 0,
@@ -146,10 +149,14 @@ impl Ppu {
         for fact in facts {
             self.ledger.apply(clock.now(), fact, &mut orders);
         }
-        let all = (0..STORAGES).map(|index| StorageIndex(index as u16));
+        let all = || (0..STORAGES).map(|index| StorageIndex(index as u16));
+        let is_away = |storage: &StorageIndex| {
+            self.told_away[storage.index()] && self.storages[storage.index()].mood == Mood::Away
+        };
         self.view = View {
             current: self.ledger.current_shift().id,
-            doubtful: all.filter(|storage| self.ledger.is_doubtful(*storage)).collect(),
+            away: all().filter(is_away).collect(),
+            doubtful: all().filter(|storage| self.ledger.is_doubtful(*storage)).collect(),
             room_needed: self.ledger.room_needed(),
         };
         self.obey(&mut orders, clock, truth)
@@ -185,6 +192,7 @@ impl Ppu {
                     said.extend(self.obey(&mut orders, clock, truth));
                     self.outlets[detector.index()] = None;
                 }
+                Fact::Looked { storage, gone } => self.told_away[storage.index()] = gone.is_some(),
                 Fact::ShiftWord { detector, shift } => truth.word(detector.index(), *shift, clock),
                 _ => {}
             }
@@ -315,6 +323,7 @@ impl Ppu {
         let Some(job) = self.expected(detector, transfer) else { return };
         let outcome = match (sent, named) {
             (None, _) => Err(LandFailure::Changed),
+            (Some(_), _) if job.compare_only => Err(LandFailure::Nobodys),
             (_, None) => Err(LandFailure::Mismatch { sent: hash(0), landed: hash(1) }),
             (Some((identity, content)), Some(named)) => {
                 assert!(truth.is_a_version(content), "{} has landed half written", job.at);
@@ -471,6 +480,7 @@ impl Ppu {
             false => self.put_back_after_crash(),
         }
         self.keepers = keepers(self.ramdisk.links);
+        self.told_away = [false; STORAGES];
         let current = Arc::new(self.journal.shifts().next_back().expect("the first one").clone());
         truth.ppu_crashes(|id| self.journal.shifts().any(|shift| shift.id == id));
         self.journal.shifts().for_each(|shift| truth.begun(shift.id, clock));

@@ -270,6 +270,7 @@ impl World {
     fn change_mood(&mut self) {
         let storage = self.random.below(STORAGES as u64) as usize;
         let moods = [Mood::Well, Mood::Away, Mood::Full, Mood::Broken, Mood::Hung];
+        self.ppu.told_away[storage] = false;
         self.ppu.storages[storage].mood = moods[self.random.below(5) as usize];
     }
 
