@@ -102,8 +102,8 @@ impl Keeper {
         let is_on = |storage: &StorageIndex| self.stored_on().contains(&storage.index());
         let doubtful = view.doubtful.iter().any(is_on);
         let outlook = Outlook { current: view.current, wanted, doubtful };
-        self.outlook = Some(outlook);
-        self.away = view.away.iter().any(is_on);
+        let away = view.away.iter().any(is_on);
+        (self.outlook, self.away) = (Some(outlook), away);
         self.evicted = 0;
         self.departures.begin(clock.at(), outlook);
     }
