@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::model::file_version::Identity;
 use crate::model::path::RelPath;
+use crate::model::trouble::{Trouble, What};
 use crate::rooted::FileStat;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,6 +35,7 @@ struct Rig {
     closes: Vec<Vec<u8>>,
     /// With how many closes before each.
     marks: Vec<(u64, usize)>,
+    troubles: Vec<Trouble>,
 }
 
 struct Known {
@@ -67,6 +69,7 @@ impl Rig {
             scans_ended: 0,
             closes: Vec::new(),
             marks: Vec::new(),
+            troubles: Vec::new(),
         };
         rig.start(settings);
         rig
@@ -119,7 +122,8 @@ impl Rig {
             Event::Missed | Event::ClosedUnseen { .. } | Event::Taken { .. } => {}
             Event::ScanBegins => self.scan += 1,
             Event::Mark(number) => self.marks.push((number, self.closes.len())),
-            Event::MarksLost => {}
+            Event::MarksLost | Event::Over(_) => {}
+            Event::Met(trouble) => self.troubles.push(trouble),
             Event::ScanEnds => {
                 self.known.retain(|_, known| known.scan == self.scan);
                 self.scans_ended += 1;
@@ -421,11 +425,39 @@ fn a_ramdisk_that_is_unmounted_and_mounted_again() {
     fs::create_dir(place.path().join("d")).unwrap();
     fs::write(place.path().join("d/second"), b"2").unwrap();
     rig.until("the second", |rig| rig.scans_ended == 2 && rig.names() == ["d/second"]);
+    assert_eq!(rig.troubles.last().map(|trouble| trouble.what), Some(What::RamdiskAnew));
     fs::write(place.path().join("d/third"), b"3").unwrap();
     rig.until("the third", |rig| rig.known.contains_key(&b"d/third"[..]));
     assert!(ramdisk.root().stat(&RelPath::new(b"d/third").unwrap()).is_ok());
     drop(rig);
     drop(second);
+}
+
+/// What lies on another file system is not ours, and that is said: in every listing, so that its end is seen.
+#[test]
+fn another_file_system_on_the_ramdisk_is_told() {
+    let rig = in_memory();
+    let at = rig.path().join("d/e");
+    fs::create_dir_all(&at).unwrap();
+    fs::write(rig.path().join("d/f"), b"1").unwrap();
+    let Some(mounted) = Mount::tmpfs(&at) else { return };
+    fs::write(at.join("g"), b"2").unwrap();
+    let set = |settings: &mut Settings| {
+        settings.ramdisk = rig.path().to_owned();
+        settings.reconcile = Duration::from_millis(20);
+    };
+    let mut watched = Rig::with_settings(|_| {}, set);
+    watched.until("some listings", |watched| watched.scans_ended > 3);
+    assert_eq!(watched.names(), ["d/f"]);
+    let is_it = |trouble: &Trouble| {
+        trouble.what == What::OtherMount && trouble.path == Some(RelPath::new(b"d/e").unwrap())
+    };
+    assert!(watched.troubles.len() > 2 && watched.troubles.iter().all(is_it), "{:?}", watched.troubles);
+    drop(mounted);
+    watched.until("what was below is found", |watched| watched.scans_ended > 5);
+    let before = watched.troubles.len();
+    watched.until("more listings", |watched| watched.scans_ended > 8);
+    assert_eq!(watched.troubles.len(), before);
 }
 
 /// A tmpfs that is lazily unmounted at the end.
@@ -482,6 +514,8 @@ fn too_few_watches() {
     }
     rig.until_right();
     assert!(rig.closes.len() < 3, "{} closes were seen with 3 watches", rig.closes.len());
+    assert!(rig.troubles.iter().all(|trouble| trouble.what == What::TooFewWatches), "{:?}", rig.troubles);
+    assert!(!rig.troubles.is_empty());
     for i in 1..6 {
         fs::remove_dir_all(rig.path(&i.to_string())).unwrap();
     }
