@@ -195,8 +195,7 @@ fn decline() -> impl Strategy<Value = Decline> {
 
 fn report() -> impl Strategy<Value = Report> {
     use Matter::{CannotLand, CannotRemove, Clock, Lost, State};
-    let matter =
-        prop_oneof![Just(CannotLand), Just(CannotRemove), Just(Lost), Just(State), Just(Clock)];
+    let matter = prop_oneof![Just(CannotLand), Just(CannotRemove), Just(Lost), Just(State), Just(Clock)];
     let about = vec(any::<u8>(), 0..=ABOUT_MAX_BYTES);
     (any::<(u64, u64, u64, bool)>(), matter, about, vec(any::<char>(), 0..=TEXT_MAX_BYTES)).prop_map(
         |((life, number, us_ago, lasts), matter, about, text)| {

@@ -433,33 +433,6 @@ fn a_ramdisk_that_is_unmounted_and_mounted_again() {
     drop(second);
 }
 
-/// What lies on another file system is not ours, and that is said: in every listing, so that its end is seen.
-#[test]
-fn another_file_system_on_the_ramdisk_is_told() {
-    let rig = in_memory();
-    let at = rig.path().join("d/e");
-    fs::create_dir_all(&at).unwrap();
-    fs::write(rig.path().join("d/f"), b"1").unwrap();
-    let Some(mounted) = Mount::tmpfs(&at) else { return };
-    fs::write(at.join("g"), b"2").unwrap();
-    let set = |settings: &mut Settings| {
-        settings.ramdisk = rig.path().to_owned();
-        settings.reconcile = Duration::from_millis(20);
-    };
-    let mut watched = Rig::with_settings(|_| {}, set);
-    watched.until("some listings", |watched| watched.scans_ended > 3);
-    assert_eq!(watched.names(), ["d/f"]);
-    let is_it = |trouble: &Trouble| {
-        trouble.what == What::OtherMount && trouble.path == Some(RelPath::new(b"d/e").unwrap())
-    };
-    assert!(watched.troubles.len() > 2 && watched.troubles.iter().all(is_it), "{:?}", watched.troubles);
-    drop(mounted);
-    watched.until("what was below is found", |watched| watched.scans_ended > 5);
-    let before = watched.troubles.len();
-    watched.until("more listings", |watched| watched.scans_ended > 8);
-    assert_eq!(watched.troubles.len(), before);
-}
-
 /// A tmpfs that is lazily unmounted at the end.
 struct Mount(PathBuf);
 

@@ -76,11 +76,8 @@ impl Walk {
         let fd = match root.open_dir(path.as_ref()) {
             Ok(fd) => fd,
             Err(error) => {
-                match error.errno {
-                    Errno::XDEV => visitor.trouble(What::OtherMount, path, error.errno),
-                    Errno::NOENT => {}
-                    _ if error.is_in_the_way() => {}
-                    errno => visitor.trouble(What::Unlisted, path, errno),
+                if error.errno != Errno::NOENT && !error.is_in_the_way() {
+                    visitor.trouble(What::Unlisted, path, error.errno);
                 }
                 return true;
             }

@@ -425,7 +425,11 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
             }
             Err(error) => {
                 if error.errno != Errno::NOENT && !error.is_in_the_way() {
-                    self.push(Event::Met(Trouble::with(What::Unseen, Some(path.clone()), error.errno.to_string())));
+                    self.push(Event::Met(Trouble::with(
+                        What::Unseen,
+                        Some(path.clone()),
+                        error.errno.to_string(),
+                    )));
                 }
                 None
             }

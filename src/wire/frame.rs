@@ -215,7 +215,9 @@ mod tests {
     use crate::model::path::{PATH_MAX_BYTES, RelPath};
     use crate::model::shift::{Began, ShiftId};
     use crate::model::trouble::{ABOUT_MAX_BYTES, About, Matter, TEXT_MAX_BYTES, Text};
-    use crate::wire::control::{Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Report, Wanted, Withdrawal};
+    use crate::wire::control::{
+        Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Report, Wanted, Withdrawal,
+    };
 
     #[test]
     fn variants_are_counted_right() {
@@ -259,10 +261,7 @@ mod tests {
             text: Text::cut("x"),
             lasts: true,
         };
-        assert_eq!(
-            decode(&[10, 1, 2, 3, 4, 1, b'/', 1, b'x', 1]),
-            Ok(Some(FromDetector::Trouble(report)))
-        );
+        assert_eq!(decode(&[10, 1, 2, 3, 4, 1, b'/', 1, b'x', 1]), Ok(Some(FromDetector::Trouble(report))));
         assert_eq!(decode(&[11, 7]), Ok(Some(FromDetector::TroubleOver { number: 7 })));
 
         assert_eq!(decode(&[0]), Ok(Some(FromPpu::Heartbeat)));

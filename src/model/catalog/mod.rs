@@ -257,9 +257,8 @@ impl Catalog {
     pub fn next_tick(&self) -> Option<Instant> {
         let vanishing = self.vanishing.front().map(|(until, _)| *until);
         let next = [vanishing, self.busy.next_us()].into_iter().flatten().min();
-        let next = next.and_then(|next| {
-            self.epoch.checked_add(Duration::from_micros(u64::try_from(next).unwrap_or(0)))
-        });
+        let next = next
+            .and_then(|next| self.epoch.checked_add(Duration::from_micros(u64::try_from(next).unwrap_or(0))));
         next.into_iter().chain(self.troubles.next_tick()).min()
     }
 

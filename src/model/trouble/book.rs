@@ -132,7 +132,9 @@ impl Troubles {
         if self.lasting.len() >= LASTING_MAX {
             if !std::mem::replace(&mut self.crowded, true) {
                 self.log(&trouble);
-                tracing::warn!("more than {LASTING_MAX} such things last: those beyond are not told one by one");
+                tracing::warn!(
+                    "more than {LASTING_MAX} such things last: those beyond are not told one by one"
+                );
                 self.uncounted.count += 1;
             }
             return;

@@ -44,8 +44,6 @@ pub enum What {
     TooFewWatches,
     /// A directory cannot be opened or read.
     Unlisted,
-    /// Something is mounted on a directory.
-    OtherMount,
     /// A directory is listed, and not watched.
     Unwatched,
     /// A file cannot be looked at.
@@ -103,14 +101,13 @@ const SOON: Duration = Duration::from_secs(3);
 
 impl What {
     /// All, in the order of their declaration.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 20] = [
         Self::RamdiskLost,
         Self::RamdiskAnew,
         Self::RamdiskUnwatched,
         Self::WatchEnded,
         Self::TooFewWatches,
         Self::Unlisted,
-        Self::OtherMount,
         Self::Unwatched,
         Self::Unseen,
         Self::StagingUnusable,
@@ -173,13 +170,6 @@ impl What {
                 AT_ONCE,
                 "the directory cannot be listed, and images in it are not transferred",
                 "See its owner and mode, and dmesg there; it is tried again every half minute",
-            ),
-            Self::OtherMount => rule(
-                CannotLand,
-                Unmet,
-                AT_ONCE,
-                "another file system is mounted there, and images below it are not transferred: only the ramdisk itself is",
-                "Unmount it, or let the detector write elsewhere",
             ),
             Self::Unwatched => rule(
                 CannotLand,

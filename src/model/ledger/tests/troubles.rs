@@ -59,9 +59,16 @@ fn it_is_told_with_the_detectors_name_noted_and_shown_while_it_lasts() {
 fn of_a_detector_as_a_whole_its_name_is_the_short_text() {
     let mut world = World::new();
     let text = Text::cut("its clock was set: by +1.0 s. Do this.\x1b[2J\u{202e}");
-    world.trouble(Report { matter: Matter::Clock, text, lasts: false, us_ago: 7_200_000_000, ..report(1, b"") });
-    let long = "Detector 1MF: its clock was set: by +1.0 s. Do this.%1B[2J%E2%80%AE That began 2 h 0 min before it could be told here.";
-    let told: Vec<_> = world.told.iter().map(|message| (message.code, &*message.short, &*message.long)).collect();
+    world.trouble(Report {
+        matter: Matter::Clock,
+        text,
+        lasts: false,
+        us_ago: 7_200_000_000,
+        ..report(1, b"")
+    });
+    let long = "Detector 1MF: its clock was set: by +1.0 s. Do this.%1B[2J%E2%80%AE That began 2 h 00 min before it could be told here.";
+    let told: Vec<_> =
+        world.told.iter().map(|message| (message.code, &*message.short, &*message.long)).collect();
     assert_eq!(told, [(Code::ClockOffset, "1MF", long)]);
     assert_eq!(world.shown(), [""; 0], "it does not last");
 }

@@ -262,7 +262,8 @@ proptest! {
             }
             prop_assert!(rig.book.reports.len() <= REPORTS_MAX + 1);
         }
-        rig.book.noted(0);
+        rig.book.session_ends();
+        lasting.clear();
         for _ in 0..3 {
             rig.pass(EVERY);
             for say in rig.hear() {
