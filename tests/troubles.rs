@@ -15,7 +15,7 @@ use support::proxy::Proxy;
 use support::rig::{Options, Rig, free_port};
 use support::{content, is_root, wait_until};
 
-/// `chattr +i` until this is dropped: not even root can remove the file.
+/// `chattr +i` of a directory, until this is dropped: not even root can remove a file from it.
 struct Immutable(PathBuf);
 
 impl Immutable {
@@ -97,7 +97,7 @@ fn what_goes_wrong_on_a_detector_while_the_link_is_broken_is_told_once() {
     rig.storage.unmount();
     write(rig.source(0), name, &content(1, 10_000));
     wait_until("it has landed", || rig.landing(0).join(name).exists());
-    let kept = Immutable::new(path.clone());
+    let kept = Immutable::new(path.parent().unwrap().to_owned());
     rig.storage.mount_tmpfs("size=64m");
     std::fs::create_dir_all(rig.storage.path().join("data")).unwrap();
     wait_until("it is stored", || rig.stored(0).join(name).exists());
