@@ -3,12 +3,18 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
 use ppu_uringd::model::message::Code;
 use ppu_uringd::model::status::{LinkState, Told};
+use ppu_uringd::model::trouble::{About, Matter, Text};
+use ppu_uringd::wire::control::{FromDetector, Heartbeat, Report};
+use ppu_uringd::wire::frame::encode;
+use ppu_uringd::wire::handshake::{Key, Server, SessionId};
 use support::mount::run;
 use support::oracle::write;
 use support::proxy::Proxy;
@@ -135,4 +141,69 @@ fn what_goes_wrong_on_a_detector_while_the_link_is_broken_is_told_once() {
     rig.wait_linked();
     assert_eq!(told(&rig, "0"), [first]);
     assert_eq!(told(&rig, &short), [second]);
+}
+
+/// A detector's end of a connection, after its handshake.
+fn let_in(listener: &TcpListener) -> TcpStream {
+    let (mut connection, _) = listener.accept().unwrap();
+    let mut server = Server::new(&Key::new(b"a key for tests"), SessionId([2; 16]), [3; 32]);
+    let mut buffer = [0; 1024];
+    loop {
+        let count = connection.read(&mut buffer).unwrap();
+        assert_ne!(count, 0, "the PPU has left");
+        let caller = server.feed(&buffer[..count]).unwrap();
+        connection.write_all(&server.take_output()).unwrap();
+        if caller.is_some() {
+            connection.write_all(&server.welcome().unwrap().0).unwrap();
+            return connection;
+        }
+    }
+}
+
+#[test]
+fn a_detector_that_complains_without_end_fills_neither_journal_nor_status() {
+    if !is_root("a_detector_that_complains_without_end_fills_neither_journal_nor_status") {
+        return;
+    }
+    let options = Options { storage: "tmpfs", storage_megabytes: 64, ..Options::default() };
+    let mut rig = Rig::prepare(options);
+    let listener = TcpListener::bind(("127.0.0.1", rig.ports[0])).unwrap();
+    rig.start_ppu();
+    let mut control = let_in(&listener);
+    let _data = [let_in(&listener), let_in(&listener)];
+    let mut frames = Vec::new();
+    for number in 1..=5_000_u64 {
+        let about = About::try_from(format!("/ramdisk/{number}\x1b[2J").into_bytes()).unwrap();
+        let text = Text::cut(&"\u{202e}it is wrong\n".repeat(100));
+        let report = Report {
+            life: number / 1000,
+            number,
+            us_ago: u64::MAX,
+            matter: Matter::CannotLand,
+            about,
+            text,
+            lasts: true,
+        };
+        frames.extend(encode(&FromDetector::Trouble(report)).unwrap());
+    }
+    let beat = Heartbeat { skipped: 77, ..Heartbeat::default() };
+    frames.extend(encode(&FromDetector::Heartbeat(beat)).unwrap());
+    control.write_all(&frames).unwrap();
+    wait_until("all was heard", || rig.status().is_some_and(|status| status.detectors[0].skipped == 77));
+    let status = rig.status().unwrap();
+    assert_eq!(status.detectors[0].link.state, LinkState::Connected, "its images go on");
+    assert!(status.detectors[0].troubles.len() <= 101, "{}", status.detectors[0].troubles.len());
+    assert!(status.problems.len() < 10, "{:?}", status.problems);
+    let (text, code) = rig.command(&["messages"]);
+    assert_eq!(code, 0);
+    assert!(text.contains("LAND_ERROR /ramdisk/1%1B[2J\n"), "{text}");
+    assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
+    // What was only counted so far is told at the end.
+    rig.ppu.take().unwrap().stop();
+    rig.start_ppu();
+    wait_until("it answers", || rig.status().is_some());
+    let messages = rig.status().unwrap().messages;
+    let told = messages.iter().filter(|told| told.message.code == Code::LandError);
+    let (lines, sum) = told.fold((0, 0), |(lines, sum), told| (lines + 1, sum + told.count));
+    assert!(lines < 30 && (90..=101).contains(&sum), "{lines} lines for {sum} messages: {messages:?}");
 }
