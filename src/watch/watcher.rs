@@ -298,7 +298,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
                 Ok(events) => events,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return tracing::error!("inotify: read: {error}"),
+                Err(error) => return self.view.met(What::WatchEnded, format!("inotify: read: {error}")),
             };
             let at = Instant::now();
             for event in events {
