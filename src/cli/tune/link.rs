@@ -236,6 +236,7 @@ impl Work {
             to: None,
             offered: *identity,
             replace_past: false,
+            compare_only: false,
         };
         Ok((SendJob { transfer, path: path.clone(), identity: *identity, known_hash: None }, land))
     }
