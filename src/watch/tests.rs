@@ -366,6 +366,8 @@ fn links_and_devices_are_counted_and_not_followed() {
 fn our_own_staging_is_none_of_our_business() {
     let mut rig = Rig::with(|dir| fs::create_dir(dir.join(".ppu-uringd")).unwrap());
     fs::write(rig.path(".ppu-uringd/new-1"), b"1").unwrap();
+    fs::create_dir(rig.path(".ppu-uringd-tune-x")).unwrap();
+    fs::write(rig.path(".ppu-uringd-tune-x/1"), b"1").unwrap();
     fs::create_dir_all(rig.path("sub/.ppu-uringd")).unwrap();
     fs::write(rig.path("sub/.ppu-uringd/a"), b"1").unwrap();
     rig.until_right();
