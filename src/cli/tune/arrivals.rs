@@ -66,7 +66,8 @@ impl Arrivals {
         Ok(Self { landing, target: target.to_owned(), news, tell })
     }
 
-    /// Files and bytes that land in `time`, and how long it took. Each file is removed when it has landed: the same ones come again and again.
+    /// Files and bytes that land in `time`, and how long it took: from a landing that is not counted to the last that is, so that what is under
+    /// way at either end makes no difference. Each file is removed when it has landed: the same ones come again and again.
     pub(super) fn count(
         &self,
         supply: &mut impl Supply,
@@ -78,12 +79,12 @@ impl Arrivals {
         let known = supply.files().to_vec();
         let largest = known.iter().map(|(_, identity)| identity.size).max().ok_or("there are no files")?;
         let in_flight_max = in_flight_max(largest);
-        let start = Instant::now();
-        let (mut asked, mut files, mut bytes) = (0, 0, 0);
+        let mut start: Option<Instant> = None;
+        let (mut asked, mut landed_files, mut files, mut bytes) = (0, 0, 0, 0);
         let mut names = HashMap::new();
-        while files < FILES_MIN || start.elapsed() < time {
+        loop {
             let mut wanted = Vec::new();
-            while asked - files < in_flight_max {
+            while asked - landed_files < in_flight_max {
                 let (transfer, at) = (TransferId(asked), (asked % known.len() as u64) as usize);
                 let (path, identity) = &known[at];
                 let job = work.job(transfer, path, *identity)?;
@@ -103,16 +104,25 @@ impl Arrivals {
                     continue;
                 };
                 let landed = report.outcome.map_err(|why| why.to_string())?;
-                files += 1;
-                bytes += landed.identity.size;
+                landed_files += 1;
+                if start.is_some() {
+                    files += 1;
+                    bytes += landed.identity.size;
+                }
                 if let Some(name) = names.remove(&report.transfer) {
                     let path = self.target.join(name.as_path());
                     std::fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
                 }
                 news = self.news.try_recv().ok();
             }
+            match start {
+                Some(start) if files >= FILES_MIN && start.elapsed() >= time => {
+                    return Ok((files, bytes, start.elapsed()));
+                }
+                None if landed_files > 0 => start = Some(Instant::now()),
+                _ => {}
+            }
         }
-        Ok((files, bytes, start.elapsed()))
     }
 
     /// What was still on its way has landed or never will: it goes.
