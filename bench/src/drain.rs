@@ -118,6 +118,7 @@ impl Work {
                 to: None,
                 offered: identity,
                 replace_past: false,
+                compare_only: false,
             };
             work.jobs.push((SendJob { transfer, path, identity, known_hash: None }, land));
             work.bytes += size;

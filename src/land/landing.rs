@@ -92,6 +92,9 @@ impl<R: FnMut(LandReport)> Lander for Files<R> {
         if header.identity.size != job.offered.size {
             return Err(Refusal::Unwanted);
         }
+        if job.compare_only {
+            return Err(Refusal::Failed(LandFailure::Nobodys));
+        }
         self.jobs.insert(header.transfer, job);
         let staged = self.staging.stage().map_err(|error| Refusal::Failed(failure(&error)))?;
         // huge=within_size looks at the size when pages are made.

@@ -48,6 +48,8 @@ pub struct LandJob {
     pub offered: Identity,
     /// The name may hold the same file of another shift, which is safe on the internal storage: it is replaced.
     pub replace_past: bool,
+    /// It is only wanted for its hash: should its content be another one than is known, that does not land.
+    pub compare_only: bool,
 }
 
 /// How a transfer ended on the PPU.
@@ -108,6 +110,9 @@ pub enum LandFailure {
     /// The name holds something that is not ours.
     #[error("the name is taken by a file that ppu-uringd did not bring")]
     Foreign,
+    /// Its content is another one than is known ([`LandJob::compare_only`]).
+    #[error("nobody can tell whose it is")]
+    Nobodys,
     /// Anything else; names the operation.
     #[error("{0}")]
     Io(String),

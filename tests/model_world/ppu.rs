@@ -270,6 +270,7 @@ impl Ppu {
         let Some(job) = self.expected(detector, transfer) else { return };
         let outcome = match (sent, named) {
             (None, _) => Err(LandFailure::Changed),
+            (Some(_), _) if job.compare_only => Err(LandFailure::Nobodys),
             (_, None) => Err(LandFailure::Mismatch { sent: hash(0), landed: hash(1) }),
             (Some((identity, content)), Some(named)) => {
                 assert!(truth.is_a_version(content), "{} has landed half written", job.at);

@@ -17,8 +17,7 @@ use crate::support::rig::Rig;
 use crate::support::wait_at_most;
 use crate::{DETECTORS, STORAGES, say};
 
-/// It releases what is stored. Killed in the middle of that, it puts a file back, which has a new ctime then: where a shift has begun in
-/// between, nobody can tell whose it is, and it stays (ARCHITECTURE.md, "Known gaps"). So more may be held there than is missing.
+/// It releases what is stored.
 const RELEASING: usize = 0;
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -103,14 +102,8 @@ fn settle(rig: &Rig, detectors: &[Detector], may_hold: bool) {
             let missing = missing_of(rig, detectors);
             said =
                 format!("{held:?} held, missing {}: {:?}", missing.len(), &missing[..missing.len().min(5)]);
-            let may_be = |detector: usize| {
-                let missing = missing.iter().filter(|(of, _)| *of == detector).count() as u64;
-                match detector {
-                    RELEASING => missing <= held[detector],
-                    _ => missing == held[detector],
-                }
-            };
-            (0..DETECTORS).all(may_be) && (may_hold || missing.is_empty())
+            let of = |detector| missing.iter().filter(|(of, _)| *of == detector).count() as u64;
+            (0..DETECTORS).all(|detector| of(detector) == held[detector]) && (may_hold || missing.is_empty())
         });
     }));
     assert!(settled.is_ok(), "{said}, {:?}", rig.status().map(|status| status.detectors));

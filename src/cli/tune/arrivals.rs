@@ -200,6 +200,7 @@ impl Work {
             to: None,
             offered: identity,
             replace_past: false,
+            compare_only: false,
         })
     }
 }

@@ -80,6 +80,8 @@ pub(super) struct Offer {
     pub(super) told: bool,
     /// See [`LandJob::replace_past`](crate::model::job::LandJob).
     pub(super) replace_past: bool,
+    /// Nobody knows whose it is, and its content is another one than that which had landed.
+    pub(super) differs: bool,
     /// Had landed, and fell from the ramdisk: whatever the detector says, it counts once.
     pub(super) again: bool,
 }

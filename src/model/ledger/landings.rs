@@ -144,6 +144,10 @@ impl Ledger {
                 self.room.is_full();
                 return self.ask_when_possible(*detector, *id);
             }
+            LandFailure::Nobodys => {
+                (offer.told, offer.differs) = (false, true);
+                return self.ask_again(now, *detector, *id);
+            }
             LandFailure::Mismatch { .. } => (
                 Code::IntegrityError,
                 "Nothing was published; it is sent again. Should it happen often, check network cards, cables and memory.",

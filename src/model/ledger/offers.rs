@@ -202,6 +202,7 @@ impl Ledger {
                 withdrawn: None,
                 told: false,
                 replace_past: false,
+                differs: false,
                 again,
             };
             state.waiting.insert(file.offer);

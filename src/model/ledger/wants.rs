@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::detector::Offer;
 use super::landings::Transfer;
 use super::{Ledger, Now, Order, UNCOMMITTED_RECORDS_MAX};
 use crate::model::file_version::{DetectorIndex, OfferId, TransferId};
@@ -124,6 +125,7 @@ impl Ledger {
         let detector_id = Arc::clone(&self.settings.detectors[detector.index()].id);
         let offer = self.detectors[detector.index()].offers.get(&id)?;
         let unclear = self.may_be_misplaced(detector, offer.shift, offer.closed);
+        let like = self.like_which(detector, offer);
         let state = &mut self.detectors[detector.index()];
         state.waiting.remove(&id);
         let offer = state.offers.get_mut(&id)?;
@@ -131,7 +133,8 @@ impl Ledger {
             state.later.insert((now.at + UNCLEAR_PAUSE, id));
             return None;
         }
-        let shift = self.shifts.get(&offer.shift).cloned();
+        let compare_only = like.is_some();
+        let shift = self.shifts.get(&like.unwrap_or(offer.shift)).cloned();
         let at = shift.as_ref().and_then(|shift| {
             let place = shift.place(&detector_id)?;
             place.target.landing(shift.user_dir.as_ref(), &offer.path).ok()
@@ -185,7 +188,18 @@ impl Ledger {
         let (path, offered, replace_past) = (offer.path.clone(), offer.identity, offer.replace_past);
         let place = shift.place(&detector_id);
         let to = place.and_then(|place| place.target.replica(shift.user_dir.as_ref(), &path).ok());
-        Some((wanted, LandJob { detector, detector_id, shift, path, at, to, offered, replace_past }))
+        let job = LandJob { detector, detector_id, shift, path, at, to, offered, replace_past, compare_only };
+        Some((wanted, job))
+    }
+
+    /// Its detector cannot tell in which shift a file was closed, but it looks like one that has landed: nothing has moved but its ctime
+    /// (it was about to be released, say, and put back). If its content is the same it is the same. In which shift that was.
+    fn like_which(&self, detector: DetectorIndex, offer: &Offer) -> Option<ShiftId> {
+        if offer.shift != ShiftId::UNKNOWN || offer.differs {
+            return None;
+        }
+        let known = self.versions.get(self.versions.newest(detector, &offer.path)?)?;
+        (offer.known_hash == Some(known.hash)).then_some(known.shift)
     }
 
     /// Nobody gets what that detector closed in that shift: no shift that we know covers it.

@@ -1,6 +1,7 @@
 //! Shifts on the PPU: when one begins, what detectors are told, and what is asked of one that has not yet given its word.
 
 use super::*;
+use crate::model::offer::Decline;
 use crate::model::shift::Began;
 
 /// A ledger alone: what it says is looked at.
@@ -241,6 +242,75 @@ fn what_no_shift_covers_is_not_asked_for_and_told() {
         _ => None,
     });
     assert!(said.unwrap().contains("touch it"));
+}
+
+/// It was put back, say, when it was about to be released, by a daemon that was restarted.
+#[test]
+fn what_looks_like_a_landed_file_is_compared_before_it_is_held() {
+    let landed = Identity { size: 10, mtime_ns: 1, ino: 1, ctime_ns: 1 };
+    let moved = Identity { ctime_ns: 9, ..landed };
+    let offered_again = |identity| {
+        let mut alone = Alone::new();
+        let (wanted, job) = the_want(alone.offer_of(path(1), 1, ShiftId(1), 0));
+        let outcome = Ok(Landed {
+            identity: job.offered,
+            mode: 0o644,
+            settled: true,
+            hash: Hash::of(b"x"),
+            local: Local { ino: 1, ctime_ns: 1 },
+            visible: alone.now.at,
+        });
+        alone.tell(Fact::Landing(LandReport { transfer: wanted.transfer, outcome }));
+        let (shift, _) = alone.start();
+        let (reason, refused) = ("restarted".to_owned(), false);
+        alone.tell(Fact::LinkDown { detector: DETECTOR, session: Session(1), reason, refused });
+        alone.tell(Fact::LinkUp { detector: DETECTOR, session: Session(2) });
+        alone.tell(Fact::ShiftWord { detector: DETECTOR, shift });
+        alone.tell(Fact::ManifestBegin { detector: DETECTOR });
+        let file = Offered {
+            offer: OfferId(2),
+            path: path(1),
+            identity,
+            shift: ShiftId::UNKNOWN,
+            closed_us_ago: 0,
+            fresh: false,
+            superseded: 0,
+        };
+        let orders = alone.tell(Fact::Offered { detector: DETECTOR, files: vec![file] });
+        (alone, orders)
+    };
+    let is_told = |orders: &[Order]| orders.iter().any(|order| matches!(order, Order::Tell(_)));
+
+    let (_, orders) = offered_again(Identity { mtime_ns: 2, ..moved });
+    assert!(wanted(&orders) == 0 && is_told(&orders), "it was written since: {orders:?}");
+
+    let (mut alone, orders) = offered_again(moved);
+    assert!(!is_told(&orders));
+    let (want, job) = the_want(orders);
+    assert!(want.known_hash == Some(Hash::of(b"x")) && job.compare_only && job.shift.id == ShiftId(1));
+    let why = Decline::Unchanged { identity: moved, settled: true };
+    let orders = alone.tell(Fact::Declined { transfer: want.transfer, why });
+    assert!(
+        orders.iter().any(|order| matches!(order, Order::Have { offers, .. } if *offers == [OfferId(2)]))
+    );
+    assert!(!is_told(&orders));
+
+    let (mut alone, orders) = offered_again(moved);
+    let (want, _) = the_want(orders);
+    let outcome = Err(LandFailure::Nobodys);
+    let orders = alone.tell(Fact::Landing(LandReport { transfer: want.transfer, outcome }));
+    assert!(wanted(&orders) == 0 && !is_told(&orders));
+    alone.pass(300);
+    let orders = alone.tell(Fact::Tick);
+    assert!(wanted(&orders) == 0 && is_told(&orders), "another content: it is held");
+}
+
+fn the_want(orders: Vec<Order>) -> (Wanted, LandJob) {
+    let want = orders.into_iter().find_map(|order| match order {
+        Order::Want { mut wants, .. } => wants.pop(),
+        _ => None,
+    });
+    want.unwrap()
 }
 
 /// The first of them flies still, and the others are waiting for that.
