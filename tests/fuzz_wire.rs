@@ -9,7 +9,10 @@ use std::ops::Range;
 use ppu_uringd::model::file_version::{Hash, Identity, OfferId, TransferId};
 use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::shift::{Began, ShiftId};
-use ppu_uringd::wire::control::{Decline, FromDetector, FromPpu, Heartbeat, Offered, Wanted, Withdrawal};
+use ppu_uringd::model::trouble::{ABOUT_MAX_BYTES, About, Matter, TEXT_MAX_BYTES, Text};
+use ppu_uringd::wire::control::{
+    Decline, FromDetector, FromPpu, Heartbeat, Offered, Report, Wanted, Withdrawal,
+};
 use ppu_uringd::wire::frame::{Decoder, MAX_FRAME_BYTES, Message, encode};
 use ppu_uringd::wire::handshake::{Client, Key, PpuId, Role, Server, SessionId};
 
@@ -210,6 +213,15 @@ fn from_detector() -> Vec<Vec<u8>> {
         fresh: n.is_multiple_of(2),
         superseded: 3,
     };
+    let report = |about: &[u8], text: &str| Report {
+        life: u64::MAX / 3,
+        number: 300,
+        us_ago: 1_000_000,
+        matter: Matter::CannotRemove,
+        about: About::try_from(about.to_vec()).unwrap(),
+        text: Text::cut(text),
+        lasts: true,
+    };
     let long = [&[b'x'; 255][..]; 15].join(&b'/');
     let paths = [&b"a/b_001.cbf"[..], b"new\nline \xff", &long];
     let files: Vec<_> = paths.iter().zip(0..).map(|(path, n)| offered(n, path)).collect();
@@ -229,6 +241,9 @@ fn from_detector() -> Vec<Vec<u8>> {
         FromDetector::ShiftWord { shift: ShiftId(-1) },
         FromDetector::ClockReply { sent_ns: 1, received_ns: i64::MIN, replied_ns: i64::MAX },
         FromDetector::Goodbye { reason: "stopped".to_owned() },
+        FromDetector::Trouble(report(b"/ramdisk/run 1\n\xff", "cannot be listed: EIO. See dmesg.")),
+        FromDetector::Trouble(report(&[b'x'; ABOUT_MAX_BYTES], &"\u{e9}".repeat(TEXT_MAX_BYTES))),
+        FromDetector::TroubleOver { number: 1 << 20 },
     ]
     .iter()
     .map(|message| encode(message).unwrap())
@@ -258,6 +273,8 @@ fn from_ppu() -> Vec<Vec<u8>> {
         FromPpu::ClockProbe { sent_ns: 1_785_542_399_000_000_000 },
         FromPpu::Goodbye { reason: "shift over".to_owned() },
         FromPpu::Fell { offers },
+        FromPpu::Noted { number: 0 },
+        FromPpu::Noted { number: 70_000 },
     ]
     .iter()
     .map(|message| encode(message).unwrap())

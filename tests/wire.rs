@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 use ppu_uringd::model::file_version::{Hash, Identity, OfferId, TransferId};
 use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::shift::{Began, ShiftId};
-use ppu_uringd::wire::control::{Decline, FromDetector, FromPpu, Heartbeat, Offered, Wanted, Withdrawal};
+use ppu_uringd::model::trouble::{ABOUT_MAX_BYTES, About, Matter, TEXT_MAX_BYTES, Text};
+use ppu_uringd::wire::control::{
+    Decline, FromDetector, FromPpu, Heartbeat, Offered, Report, Wanted, Withdrawal,
+};
 use ppu_uringd::wire::frame::{Decoder, MAX_FRAME_BYTES, Message, encode};
 use ppu_uringd::wire::handshake::{
     Caller, Client, Established, HandshakeError, Key, PpuId, Role, Server, SessionId,
@@ -190,6 +193,18 @@ fn decline() -> impl Strategy<Value = Decline> {
     ]
 }
 
+fn report() -> impl Strategy<Value = Report> {
+    use Matter::{CannotLand, CannotRemove, Clock, Lost, State};
+    let matter = prop_oneof![Just(CannotLand), Just(CannotRemove), Just(Lost), Just(State), Just(Clock)];
+    let about = vec(any::<u8>(), 0..=ABOUT_MAX_BYTES);
+    (any::<(u64, u64, u64, bool)>(), matter, about, vec(any::<char>(), 0..=TEXT_MAX_BYTES)).prop_map(
+        |((life, number, us_ago, lasts), matter, about, text)| {
+            let (about, text) = (About::try_from(about).unwrap(), Text::cut(&String::from_iter(text)));
+            Report { life, number, us_ago, matter, about, text, lasts }
+        },
+    )
+}
+
 fn from_detector() -> impl Strategy<Value = FromDetector> {
     let heartbeat = any::<(u64, u64, u64, u64, u64, (u64, u64))>().prop_map(|fields| {
         let (backlog_files, backlog_bytes, skipped, ramdisk_total, ramdisk_free, released) = fields;
@@ -219,6 +234,8 @@ fn from_detector() -> impl Strategy<Value = FromDetector> {
             FromDetector::ClockReply { sent_ns, received_ns, replied_ns }
         }),
         any::<String>().prop_map(|reason| FromDetector::Goodbye { reason }),
+        report().prop_map(FromDetector::Trouble),
+        any::<u64>().prop_map(|number| FromDetector::TroubleOver { number }),
     ]
 }
 
@@ -249,6 +266,7 @@ fn from_ppu() -> impl Strategy<Value = FromPpu> {
         any::<i64>().prop_map(|sent_ns| FromPpu::ClockProbe { sent_ns }),
         any::<String>().prop_map(|reason| FromPpu::Goodbye { reason }),
         offers().prop_map(|offers| FromPpu::Fell { offers }),
+        any::<u64>().prop_map(|number| FromPpu::Noted { number }),
     ]
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -19,10 +20,11 @@ use crate::model::catalog::{Catalog, Event};
 use crate::model::host::Role;
 use crate::model::offer::Heartbeat;
 use crate::model::release::{Policy, Safe};
+use crate::model::trouble::{Trouble, Troubles, What};
 use crate::send::listen::{self, Door};
 use crate::send::session::{Desk, StartStream};
 use crate::send::shift_log::Known;
-use crate::send::shifts::{KeepError, Keeper, Kept, Shifts, make_marks};
+use crate::send::shifts::{KeepError, Keeper, Kept, Saved, Shifts, make_marks};
 use crate::watch::{self, Watch, WatchError};
 
 /// How often it is looked whether this machine's clock is being set.
@@ -104,12 +106,17 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
     let (saved, saves) = mpsc::unbounded_channel();
     let ramdisk = watch.ramdisk();
     let clock = move || ramdisk.root().file_clock_ns();
-    let tell = move |revision| {
+    let tell = move |news| {
         // Nobody waits for what is saved at the end.
-        let _ = saved.send(revision);
+        let _ = saved.send(news);
     };
     let Kept { keeper, known } = Keeper::open(&config.state_dir, clock, tell)?;
-    let mut catalog = catalog(known);
+    let life = getrandom::u64().map_err(|error| DetectorError::Io {
+        operation: "find a random number",
+        source: io::Error::other(error.to_string()),
+    })?;
+    let troubles = Troubles::new(life, config.ramdisk.as_os_str().as_bytes());
+    let mut catalog = catalog(Instant::now(), known, troubles);
     if let Some(policy) = &release {
         catalog = catalog.with_release(policy.safe);
     }
@@ -151,7 +158,7 @@ pub(super) struct Parts {
     pub(super) catalog: Catalog,
     pub(super) shifts: Box<dyn Shifts>,
     /// What the shifts' log has saved.
-    pub(super) saves: mpsc::UnboundedReceiver<u64>,
+    pub(super) saves: mpsc::UnboundedReceiver<Saved>,
     pub(super) release: Option<Policy>,
     pub(super) low_latency: bool,
     pub(super) watch: Watch,
@@ -197,11 +204,15 @@ pub(super) async fn serve(
 }
 
 /// That knows the shifts of earlier processes.
-fn catalog(known: Known) -> Catalog {
-    let mut catalog = Catalog::new(Instant::now());
+fn catalog(now: Instant, known: Known, troubles: Troubles) -> Catalog {
+    let mut catalog = Catalog::new(now).with_troubles(troubles);
+    if let Some(aside) = known.damaged {
+        let kept = format!("it is kept as {}", aside.display());
+        catalog.met(now, Trouble::new(What::ShiftsDamaged, kept));
+    }
     catalog.restore_shifts(known.spans);
     if let Some((before, after)) = known.step {
-        tracing::warn!("this machine's clock was set; files whose shift cannot be told any more are held");
+        catalog.met(now, Trouble::new(What::ClockSet, "while ppu-uringd was not running there"));
         catalog.clock_was_set(before, after);
     }
     catalog
@@ -232,7 +243,7 @@ fn vitals(watch: &Watch) -> Heartbeat {
 async fn notice(
     desk: Rc<Desk>,
     mut seen: mpsc::Receiver<Vec<Event>>,
-    mut saves: mpsc::UnboundedReceiver<u64>,
+    mut saves: mpsc::UnboundedReceiver<Saved>,
     mut wakeups: QuickWakeups,
 ) {
     let mut clock = tokio::time::interval(CLOCK_LOOK);
@@ -255,8 +266,8 @@ async fn notice(
                 }
                 None => return,
             },
-            Some(revision) = saves.recv() => {
-                desk.shifts_saved(revision);
+            Some(saved) = saves.recv() => {
+                desk.shifts_saved(saved);
                 continue;
             }
             _ = clock.tick() => {

@@ -304,6 +304,7 @@ impl Hub {
                 Order::AckLanded { detector, offers } => self.acks.add(detector, Ack::Landed, offers),
                 Order::AckStored { detector, offers } => self.acks.add(detector, Ack::Stored, offers),
                 Order::Fell { detector, offers } => self.say(detector, FromPpu::Fell { offers }),
+                Order::Noted { detector, number } => self.say(detector, FromPpu::Noted { number }),
                 Order::AnnounceShift { detector, shift, source, began, more } => {
                     self.say(detector, FromPpu::ShiftBegan { shift, source, began, more });
                 }

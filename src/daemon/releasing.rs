@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::model::release::{Policy, Report};
+use crate::model::trouble::{Trouble, What};
 use crate::send::release::Releaser;
 use crate::send::session::Desk;
 use crate::watch::Ramdisk;
@@ -40,9 +41,12 @@ async fn run(
             if catalog.has_releasable() {
                 match ramdisk.root().space() {
                     Ok(space) => {
+                        catalog.over(What::FillUnknown);
                         catalog.release(Instant::now(), policy.excess(space.bytes_total, space.bytes_free));
                     }
-                    Err(error) => tracing::warn!("nothing is released for now: {error}"),
+                    Err(error) => {
+                        catalog.met(Instant::now(), Trouble::new(What::FillUnknown, error.to_string()));
+                    }
                 }
             }
             while let Some(order) = catalog.next_release() {
@@ -53,7 +57,8 @@ async fn run(
         tokio::select! {
             report = reports.recv() => {
                 let Some(mut report) = report else {
-                    return tracing::error!("the thread that releases has ended: nothing more is released");
+                    desk.catalog.borrow_mut().met(Instant::now(), Trouble::new(What::ReleaseEnded, ""));
+                    return desk.news.notify_one();
                 };
                 let mut catalog = desk.catalog.borrow_mut();
                 loop {

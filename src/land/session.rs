@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::connect::{ConnectError, connect};
 use super::expect::Expect;
 use super::link::{Link, Notice, StartLanding};
+use crate::model::allowance::Allowance;
 use crate::model::file_version::DetectorIndex;
 use crate::model::ledger::{Fact, Session};
 use crate::wire::control::{FromDetector, FromPpu};
@@ -26,6 +27,9 @@ const BEAT: Duration = Duration::from_secs(1);
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for a peer that does not read what we send.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is wrong on a detector is taken up so many times at once in a session, and once more in each of these pauses: more than a detector says.
+const TROUBLES_AT_ONCE: u32 = 256;
+const TROUBLES_PAUSE: Duration = Duration::from_secs(1);
 /// Clock probes whose quickest answer gives the offset.
 const PROBES_KEPT: usize = 8;
 
@@ -138,9 +142,12 @@ async fn read(
 ) -> SessionEnd {
     let mut buffer = vec![0; 64 << 10];
     let mut clock = Clock::default();
+    let mut troubles = Allowance::new(TROUBLES_AT_ONCE, TROUBLES_PAUSE);
     loop {
         loop {
             match decoder.next_message::<FromDetector>() {
+                Ok(Some(FromDetector::Trouble(_) | FromDetector::TroubleOver { .. }))
+                    if !troubles.take(std::time::Instant::now()) => {}
                 Ok(Some(message)) => {
                     if let Some(end) = hear(detector, message, expect, &mut clock, notify) {
                         return end;
@@ -186,6 +193,8 @@ fn hear(
         FromDetector::Goodbye { reason } => {
             return Some(SessionEnd::Goodbye(crate::model::path::printable(reason.as_bytes())));
         }
+        FromDetector::Trouble(report) => Fact::Trouble { detector, report: Box::new(report) },
+        FromDetector::TroubleOver { number } => Fact::TroubleOver { detector, number },
     };
     notify(Notice::Fact(fact));
     None
@@ -199,6 +208,8 @@ async fn write(
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut frames = Vec::new();
+    // We hear of troubles.
+    put(&mut frames, &FromPpu::Noted { number: 0 });
     loop {
         tokio::select! {
             biased;

@@ -5,13 +5,16 @@ use serde::{Deserialize, Serialize};
 
 use super::half::Half;
 use super::host::Advice;
-use super::status::{Detector, Health, Journal, LinkState, Room, StatusReport, Storage};
+use super::message::Code;
+use super::status::{Detector, Health, Journal, LinkState, Room, StatusReport, Storage, Trouble};
 use super::units::{bytes, count, duration, offset, one_line};
 
 /// Offsets above it are reported (SPEC 2.2).
 const CLOCK_OFFSET_MS: f64 = 1000.0;
 /// Fill ratio from which a ramdisk is worth a word.
 const NEARLY_FULL: f64 = 0.95;
+/// Troubles of one detector that are shown one by one.
+const TROUBLES_SHOWN: usize = 3;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -155,9 +158,28 @@ fn of_detector(detector: &Detector, now_ms: i64) -> Vec<Problem> {
             "detector {id}: its clock differs from the PPU's by {by}: check NTP on both"
         )));
     }
+    found.extend(of_troubles(detector, now_ms));
     if let Some(fill) = nearly_full(detector.ramdisk) {
         let free = bytes(detector.ramdisk.free_bytes);
         found.push(warning(format!("detector {id}: its ramdisk is {fill} full, {free} free")));
+    }
+    found
+}
+
+/// In its own words. All of them are in its messages; here one must be able to see the rest.
+fn of_troubles(detector: &Detector, now_ms: i64) -> Vec<Problem> {
+    let shown = detector.troubles.iter().take(TROUBLES_SHOWN).map(|Trouble { message, since_ms }| {
+        let text = format!("{} (For {}.)", message.long, duration(now_ms.saturating_sub(*since_ms)));
+        match message.code {
+            Code::LandError | Code::DataLost => error(text),
+            _ => warning(text),
+        }
+    });
+    let mut found: Vec<Problem> = shown.collect();
+    let more = detector.troubles.len().saturating_sub(TROUBLES_SHOWN);
+    if more > 0 {
+        let (id, more) = (&detector.id, count(more as u64, "more trouble"));
+        found.push(error(format!("detector {id}: {more} than are shown here: see `ppu-uringd messages`")));
     }
     found
 }

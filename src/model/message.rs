@@ -4,14 +4,15 @@
 //! leaving, until a person does something, is a message; so is what changes where people find a file, and what others have decided that people must
 //! know of (a pause). It goes to `messages`, to the ports and into the log; what lasts is a line of `status` as well (`model/attention`). Only in the log is what
 //! passes by itself (a copy that is tried again, a connection that was refused), what ends the daemon (whoever starts it reads why), and
-//! what concerns one client alone, who gets it as an answer. A detector's daemon has a log only: what lasts there shows on the PPU as files that wait, as a broken
-//! link, or as a ramdisk that gets full.
+//! what concerns one client alone, who gets it as an answer. What is wrong on a detector is told by its daemon (`model/trouble`), and becomes a message here likewise.
 
 use std::fmt;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::path::is_unprintable;
 
 /// What happened. The first six are the predecessor's and keep name and meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -148,13 +149,13 @@ impl Message {
 }
 
 /// Names in it are escaped where they are put in (`path::printable`); this is for what an error's text may bring along.
-fn one_line(text: String) -> String {
-    if !text.contains(char::is_control) {
+pub(super) fn one_line(text: String) -> String {
+    if !text.contains(is_unprintable) {
         return text;
     }
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        match c.is_control() {
+        match is_unprintable(c) {
             true => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| line += &format!("%{byte:02X}")),
             false => line.push(c),
         }

@@ -1,5 +1,6 @@
 //! The vocabulary and the rules, without IO and without a clock: time comes in as an argument.
 
+pub mod allowance;
 pub mod attention;
 pub mod catalog;
 pub mod event;
@@ -27,4 +28,5 @@ pub mod shift_request;
 pub mod status;
 pub mod teller;
 pub mod times;
+pub mod trouble;
 pub mod units;

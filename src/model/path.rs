@@ -186,7 +186,7 @@ pub fn printable(bytes: &[u8]) -> String {
     };
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || c == ':' {
+            if is_unprintable(c) || c == ':' {
                 escape(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes());
             } else {
                 text.push(c);
@@ -195,6 +195,15 @@ pub fn printable(bytes: &[u8]) -> String {
         escape(&mut text, chunk.invalid());
     }
     text
+}
+
+/// Control characters, and those that change how others are shown: what a peer or a user names must not rewrite a line of a terminal.
+pub fn is_unprintable(c: char) -> bool {
+    let format = matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+    );
+    format || c.is_control()
 }
 
 #[cfg(test)]
@@ -231,6 +240,7 @@ mod tests {
     #[test]
     fn printable_is_one_line() {
         assert_eq!(printable(b"a\nb:c\xff\xc3\xa9"), "a%0Ab%3Ac%FF\u{e9}");
+        assert_eq!(printable("gpj.\u{202e}cbf".as_bytes()), "gpj.%E2%80%AEcbf", "right to left");
     }
 
     proptest! {

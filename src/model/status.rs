@@ -150,6 +150,19 @@ pub struct Detector {
     pub ramdisk: Room,
     /// What failed last, for people.
     pub last_error: Option<String>,
+    /// What is wrong on it, by its own word, and lasts; oldest first.
+    #[serde(default)]
+    pub troubles: Vec<Trouble>,
+}
+
+/// See [`Detector::troubles`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Trouble {
+    /// As it was told to people.
+    #[serde(flatten)]
+    pub message: Message,
+    /// Since when.
+    pub since_ms: i64,
 }
 
 /// See [`Detector::link`].

@@ -15,10 +15,11 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::jobs::Jobs;
 use super::listen::short;
-use super::shifts::Shifts;
+use super::shifts::{Saved, Shifts};
 use crate::model::catalog::{Announced, Catalog, Event, Word};
 use crate::model::offer::{Heartbeat, OFFER_PAGE_FILES, OFFER_WINDOW};
 use crate::model::send::SendReport;
+use crate::model::trouble::{Trouble, What};
 use crate::wire::control::{FromDetector, FromPpu};
 use crate::wire::frame::{self, Decoder, FrameError};
 use crate::wire::handshake::{PpuId, SessionId};
@@ -129,9 +130,14 @@ impl Desk {
         self.tend_shifts(&mut catalog);
     }
 
-    /// What was to be remembered of shifts, is.
-    pub fn shifts_saved(&self, revision: u64) {
-        self.catalog.borrow_mut().shifts_saved(revision);
+    /// What was to be remembered of shifts, is; or it could not be written.
+    pub fn shifts_saved(&self, saved: Saved) {
+        let mut catalog = self.catalog.borrow_mut();
+        catalog.shifts_saved(saved.revision);
+        match saved.trouble {
+            None => catalog.over(What::ShiftsUnsaved),
+            Some(why) => catalog.met(Instant::now(), Trouble::new(What::ShiftsUnsaved, why)),
+        }
         self.news.notify_one();
     }
 
@@ -143,8 +149,13 @@ impl Desk {
         {
             let before = self.shifts.now();
             let made = self.shifts.mark(number);
-            catalog.marked(number, before, self.shifts.now(), made);
-            self.mark_again.set((!made).then(|| Instant::now() + MARK_AGAIN));
+            let now = self.shifts.now();
+            catalog.marked(number, before, now, made.is_ok());
+            self.mark_again.set(made.is_err().then(|| Instant::now() + MARK_AGAIN));
+            match made {
+                Ok(()) => catalog.over(What::NoMark),
+                Err(why) => catalog.met(now.at, Trouble::new(What::NoMark, why)),
+            }
         }
         if let Some((revision, spans)) = catalog.unsaved_shifts()
             && self.shifts.save(revision, spans)
@@ -394,6 +405,7 @@ fn hear(
             desk.safer.notify_one();
         }
         FromPpu::Fell { offers } => catalog.fell(&offers),
+        FromPpu::Noted { number } => catalog.noted(number),
         FromPpu::ClockProbe { sent_ns } => {
             let received_ns = wall_ns();
             let replied_ns = received_ns;
@@ -478,6 +490,8 @@ fn say(frames: &mut Vec<u8>, word: Word) {
         Word::Withdrawn(offer, why) => FromDetector::Withdrawn { offer, why },
         Word::Declined(transfer, why) => FromDetector::Declined { transfer, why },
         Word::Gone(offers) => FromDetector::Gone { offers },
+        Word::Trouble(report) => FromDetector::Trouble(report),
+        Word::TroubleOver(number) => FromDetector::TroubleOver { number },
     };
     put(frames, message);
 }

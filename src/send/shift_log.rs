@@ -49,6 +49,8 @@ pub struct Known {
     pub spans: Vec<KnownSpan>,
     /// The clock was set since: the last time stamp there may be before, the first after.
     pub step: Option<(i64, i64)>,
+    /// What there was is damaged, and is kept under this name.
+    pub damaged: Option<PathBuf>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,13 +110,8 @@ pub fn read(state_dir: &Path, now: &Clocks) -> Result<Known, ShiftLogError> {
         return Ok(known);
     }
     let aside = state_dir.join(format!("{NAME}.damaged"));
-    tracing::error!(
-        "{} is damaged and is kept as {}; the PPU tells again which shifts there were",
-        path.display(),
-        aside.display()
-    );
     fs::rename(&path, &aside).map_err(failed("set aside"))?;
-    Ok(Known::default())
+    Ok(Known { damaged: Some(aside), ..Known::default() })
 }
 
 /// Takes the place of what was there, durable on return.
@@ -199,7 +196,7 @@ mod tests {
             write(dir.path(), spans(), &now).unwrap();
             assert_eq!(
                 read(dir.path(), &clocks("a", 20, 1010)).unwrap(),
-                Known { spans: spans(), step: None }
+                Known { spans: spans(), ..Known::default() }
             );
         }
     }
@@ -215,8 +212,10 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[at] ^= 1 << (at % 8);
             fs::write(&log, &flipped).unwrap();
-            assert_eq!(read(dir.path(), &now).unwrap(), Known::default(), "byte {at}");
-            assert!(dir.path().join("shifts.log.damaged").exists());
+            let aside = dir.path().join("shifts.log.damaged");
+            let known = Known { damaged: Some(aside.clone()), ..Known::default() };
+            assert_eq!(read(dir.path(), &now).unwrap(), known, "byte {at}");
+            assert!(aside.exists());
         }
     }
 

@@ -18,10 +18,22 @@ const MARKS: &str = "marks";
 pub trait Shifts {
     /// On both clocks.
     fn now(&self) -> Moment;
-    /// Makes a mark: the watch tells of it in its order. `false`: it could not be made.
-    fn mark(&self, number: u64) -> bool;
+    /// Makes a mark: the watch tells of it in its order.
+    ///
+    /// # Errors
+    /// It could not be made; for people.
+    fn mark(&self, number: u64) -> Result<(), String>;
     /// Remembers this; `true` if that is done, else it is told later.
     fn save(&self, revision: u64, spans: Vec<KnownSpan>) -> bool;
+}
+
+/// What came of [`Shifts::save`].
+#[derive(Debug)]
+pub struct Saved {
+    /// As it was asked for.
+    pub revision: u64,
+    /// Why it could not be written, for people.
+    pub trouble: Option<String>,
 }
 
 /// On disk.
@@ -49,7 +61,7 @@ impl Keeper {
     pub fn open(
         state_dir: &Path,
         clock: impl Fn() -> i64 + 'static,
-        saved: impl Fn(u64) + Send + 'static,
+        saved: impl Fn(Saved) + Send + 'static,
     ) -> Result<Kept, KeepError> {
         let known = shift_log::read(state_dir, &Clocks::read(clock()))?;
         let (to_log, incoming) = channel::<(u64, Vec<KnownSpan>, Clocks)>();
@@ -59,12 +71,8 @@ impl Keeper {
             .spawn(move || {
                 Priority::Usual.take();
                 for (revision, spans, clocks) in incoming {
-                    if let Err(error) = shift_log::write(&directory, spans, &clocks) {
-                        tracing::error!(
-                            "{error}. Shifts are told apart all the same; after a restart the PPU tells them again"
-                        );
-                    }
-                    saved(revision);
+                    let trouble = shift_log::write(&directory, spans, &clocks).err();
+                    saved(Saved { revision, trouble: trouble.map(|error| error.to_string()) });
                 }
             })
             .map_err(KeepError::Thread)?;
@@ -86,21 +94,15 @@ impl Shifts for Keeper {
         Moment { at: Instant::now(), file_ns: (self.clock)() }
     }
 
-    fn mark(&self, number: u64) -> bool {
+    fn mark(&self, number: u64) -> Result<(), String> {
         let name = self.marks.join(number.to_string());
         match File::create_new(&name) {
             Ok(_) => {
                 // It has been told; should it stay, the next start removes it.
                 let _ = fs::remove_file(&name);
-                true
+                Ok(())
             }
-            Err(error) => {
-                tracing::error!(
-                    "a shift's beginning cannot be marked, it is tried again: {}: {error}",
-                    name.display()
-                );
-                false
-            }
+            Err(error) => Err(format!("{}: {error}", name.display())),
         }
     }
 

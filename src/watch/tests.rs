@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::model::file_version::Identity;
 use crate::model::path::RelPath;
+use crate::model::trouble::{Trouble, What};
 use crate::rooted::FileStat;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,6 +37,7 @@ struct Rig {
     closes: Vec<Vec<u8>>,
     /// With how many closes before each.
     marks: Vec<(u64, usize)>,
+    troubles: Vec<Trouble>,
 }
 
 struct Known {
@@ -69,6 +71,7 @@ impl Rig {
             scans_ended: 0,
             closes: Vec::new(),
             marks: Vec::new(),
+            troubles: Vec::new(),
         };
         rig.start(settings);
         rig
@@ -121,7 +124,8 @@ impl Rig {
             Event::Missed | Event::ClosedUnseen { .. } | Event::Taken { .. } => {}
             Event::ScanBegins => self.scan += 1,
             Event::Mark(number) => self.marks.push((number, self.closes.len())),
-            Event::MarksLost => {}
+            Event::MarksLost | Event::Over(_) => {}
+            Event::Met(trouble) => self.troubles.push(trouble),
             Event::ScanEnds => {
                 self.known.retain(|_, known| known.scan == self.scan);
                 self.scans_ended += 1;
@@ -427,6 +431,7 @@ fn a_ramdisk_that_is_unmounted_and_mounted_again() {
     fs::create_dir(place.path().join("d")).unwrap();
     fs::write(place.path().join("d/second"), b"2").unwrap();
     rig.until("the second", |rig| rig.scans_ended == 2 && rig.names() == ["d/second"]);
+    assert_eq!(rig.troubles.last().map(|trouble| trouble.what), Some(What::RamdiskAnew));
     fs::write(place.path().join("d/third"), b"3").unwrap();
     rig.until("the third", |rig| rig.known.contains_key(&b"d/third"[..]));
     assert!(ramdisk.root().stat(&RelPath::new(b"d/third").unwrap()).is_ok());
@@ -488,6 +493,8 @@ fn too_few_watches() {
     }
     rig.until_right();
     assert!(rig.closes.len() < 3, "{} closes were seen with 3 watches", rig.closes.len());
+    assert!(rig.troubles.iter().all(|trouble| trouble.what == What::TooFewWatches), "{:?}", rig.troubles);
+    assert!(!rig.troubles.is_empty());
     for i in 1..6 {
         fs::remove_dir_all(rig.path(&i.to_string())).unwrap();
     }

@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, Dir, FileType, StatxFlags};
 use rustix::io::Errno;
 
 use crate::model::path::RelPath;
+use crate::model::trouble::What;
 use crate::rooted::{FileStat, Root};
 
 /// A walk below some directories.
@@ -32,6 +33,8 @@ pub(super) trait Visitor {
     fn file(&mut self, path: RelPath, stat: FileStat);
     /// Something else, or a path that is too long.
     fn other(&mut self);
+    /// A directory or a file that is there and cannot be used.
+    fn trouble(&mut self, what: What, path: Option<RelPath>, why: Errno);
 }
 
 impl Walk {
@@ -60,7 +63,7 @@ impl Walk {
                     }
                 }
                 Some(Err(errno)) => {
-                    tracing::warn!(directory = ?listing.path, "cannot be listed to its end: {errno}");
+                    visitor.trouble(What::Unlisted, listing.path.take(), errno);
                     self.here = None;
                 }
             }
@@ -74,7 +77,7 @@ impl Walk {
             Ok(fd) => fd,
             Err(error) => {
                 if error.errno != Errno::NOENT && !error.is_in_the_way() {
-                    tracing::warn!("a directory cannot be watched: {error}");
+                    visitor.trouble(What::Unlisted, path, error.errno);
                 }
                 return true;
             }
@@ -82,7 +85,7 @@ impl Walk {
         if visitor.enter(path.as_ref(), &fd) {
             match Dir::read_from(&fd) {
                 Ok(entries) => self.here = Some(Listing { path, fd, entries }),
-                Err(errno) => tracing::warn!(directory = ?path, "cannot be listed: {errno}"),
+                Err(errno) => visitor.trouble(What::Unlisted, path, errno),
             }
         }
         true
@@ -101,7 +104,15 @@ fn meet(listing: &Listing, name: &[u8], kind: FileType, visitor: &mut impl Visit
     });
     let stat = match kind {
         FileType::Directory => return path.map_err(|_| visitor.other()).ok(),
-        FileType::RegularFile | FileType::Unknown => stat_of(fd, name).ok()?,
+        FileType::RegularFile | FileType::Unknown => match stat_of(fd, name) {
+            Ok(stat) => stat,
+            Err(errno) => {
+                if let (Ok(path), false) = (path, errno == Errno::NOENT) {
+                    visitor.trouble(What::Unseen, Some(path), errno);
+                }
+                return None;
+            }
+        },
         _ => {
             visitor.other();
             return None;

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::candidates::Candidates;
 use super::ignore::Ignore;
 use super::ramdisk::{Presence, Ramdisk};
-use super::staging;
+use super::staging::{self, Prepared};
 use super::tree::{Tree, Wd};
 use super::walk::{Visitor, Walk};
 use super::{Settings, WatchError};
@@ -26,6 +26,7 @@ use crate::host::priority::Priority;
 use crate::model::catalog::Event;
 use crate::model::file_version::Identity;
 use crate::model::path::RelPath;
+use crate::model::trouble::{Trouble, What};
 use crate::rooted::{FileStat, is_own_name};
 
 /// Holds a few hundred events with long names.
@@ -58,6 +59,8 @@ pub(super) struct Watcher<T> {
     reconcile_at: Instant,
     ramdisk_at: Instant,
     lost: bool,
+    /// The ramdisk was mounted anew, and is not watched yet.
+    unwatched: bool,
     view: View<T>,
 }
 
@@ -142,6 +145,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
             reconcile_at: now,
             ramdisk_at: now + RAMDISK_CHECK,
             lost: false,
+            unwatched: false,
             view,
         })
     }
@@ -155,7 +159,10 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
             match self.wait(stop) {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(errno) => return tracing::error!("the watch ends: poll: {errno}"),
+                Err(errno) => {
+                    self.view.met(What::WatchEnded, format!("poll: {errno}"));
+                    return self.view.flush();
+                }
             }
             self.read_events(&mut buffer);
             let now = Instant::now();
@@ -216,7 +223,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
             self.full = None;
             self.view.counting = true;
             self.view.push(Event::ScanEnds);
-            self.view.tell_of_limit();
+            self.view.settle_limit();
             let pause = match self.view.limit {
                 Limit::TooFew => RECONCILE_UNWATCHED.min(self.view.settings.reconcile),
                 _ => self.view.settings.reconcile,
@@ -244,23 +251,28 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
     fn look_for_ramdisk(&mut self) {
         let ramdisk = &self.view.ramdisk;
         match ramdisk.presence() {
-            Presence::Here => {
+            Presence::Here if !self.unwatched => {
                 if std::mem::take(&mut self.lost) {
-                    tracing::info!("the ramdisk is back as it was");
+                    self.view.push(Event::Over(What::RamdiskLost));
                 }
             }
             Presence::Lost(why) => {
                 if !std::mem::replace(&mut self.lost, true) {
                     let path = self.view.settings.ramdisk.display();
-                    tracing::error!("ramdisk {path}: {why}. It is watched again as soon as it is mounted.");
+                    self.view.met(What::RamdiskLost, format!("{path}: {why}"));
                 }
             }
-            Presence::Another => {
+            Presence::Here | Presence::Another => {
+                // What is held is the new one from here on, whatever becomes of its watch.
+                self.unwatched = true;
                 match ramdisk.reopen().map_err(WatchError::from).and_then(|()| self.begin_anew()) {
-                    Ok(()) => tracing::warn!("the ramdisk was mounted anew: it is listed, and watched again"),
-                    Err(error) => {
-                        tracing::error!("the ramdisk was mounted anew, but cannot be watched yet: {error}")
+                    Ok(()) => {
+                        self.unwatched = false;
+                        self.view.push(Event::Over(What::RamdiskLost));
+                        self.view.push(Event::Over(What::RamdiskUnwatched));
+                        self.view.met(What::RamdiskAnew, self.view.settings.ramdisk.display().to_string());
                     }
+                    Err(error) => self.view.met(What::RamdiskUnwatched, error.to_string()),
                 }
             }
         }
@@ -286,7 +298,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
                 Ok(events) => events,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return tracing::error!("inotify: read: {error}"),
+                Err(error) => return self.view.met(What::WatchEnded, format!("inotify: read: {error}")),
             };
             let at = Instant::now();
             for event in events {
@@ -402,7 +414,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
     }
 
     /// A regular file; anything else is skipped, what is gone is told by another event.
-    fn look(&self, path: &RelPath) -> Option<FileStat> {
+    fn look(&mut self, path: &RelPath) -> Option<FileStat> {
         match self.ramdisk.root().stat(path) {
             Ok(stat) if stat.kind() == FileType::RegularFile => Some(stat),
             Ok(stat) => {
@@ -413,7 +425,11 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
             }
             Err(error) => {
                 if error.errno != Errno::NOENT && !error.is_in_the_way() {
-                    tracing::warn!("a closed file cannot be looked at: {error}");
+                    self.push(Event::Met(Trouble::with(
+                        What::Unseen,
+                        Some(path.clone()),
+                        error.errno.to_string(),
+                    )));
                 }
                 None
             }
@@ -425,12 +441,22 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
     fn prepare_staging(&mut self) {
         self.staging = None;
         match staging::prepare(&self.ramdisk.root(), self.settings.release) {
-            Ok(None) => {}
-            Ok(Some(directory)) => match self.watches.add(of(&directory), staging::MASK) {
-                Ok(watch) => self.staging = Some(watch.get_watch_descriptor_id()),
-                Err(error) => tracing::error!("nothing will be released: staging cannot be watched: {error}"),
-            },
-            Err(error) => tracing::error!("nothing will be released: {error}"),
+            Ok(Prepared { directory, kept }) => {
+                if let Some(kept) = kept {
+                    self.met(What::StagingKept, kept);
+                }
+                match directory.map(|directory| self.watches.add(of(&directory), staging::MASK)) {
+                    None => {}
+                    Some(Ok(watch)) => self.staging = Some(watch.get_watch_descriptor_id()),
+                    Some(Err(error)) => {
+                        self.met(What::StagingUnusable, format!("staging cannot be watched: {error}"));
+                    }
+                }
+            }
+            Err(error) => self.met(What::StagingUnusable, error.to_string()),
+        }
+        if self.staging.is_some() {
+            self.push(Event::Over(What::StagingUnusable));
         }
     }
 
@@ -451,6 +477,11 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
 
     fn skip(&self) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something is wrong with the detector as a whole.
+    fn met(&mut self, what: What, why: impl Into<String>) {
+        self.push(Event::Met(Trouble::new(what, why)));
     }
 
     fn push(&mut self, event: Event) {
@@ -487,19 +518,14 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
     }
 
     fn too_few_watches(&mut self) {
-        if self.limit == Limit::Enough {
-            tracing::error!(
-                "more directories than the kernel grants watches: raise sysctl fs.inotify.max_user_watches. Until then everything is \
-                 listed every {} s, and files are noticed late.",
-                RECONCILE_UNWATCHED.as_secs()
-            );
+        if self.limit != Limit::TooFew {
+            self.met(What::TooFewWatches, "");
         }
         self.limit = Limit::TooFew;
     }
 
-    fn tell_of_limit(&mut self) {
+    fn settle_limit(&mut self) {
         if self.limit == Limit::TooFewBefore {
-            tracing::info!("the kernel grants enough watches now");
             self.limit = Limit::Enough;
         }
     }
@@ -510,7 +536,10 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Visitor for View<T> {
         match self.watch(path, fd) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) => self.too_few_watches(),
-            Err(error) => tracing::warn!(directory = ?path, "cannot be watched, only listed: {error}"),
+            Err(error) => {
+                let trouble = Trouble::with(What::Unwatched, path.cloned(), error.to_string());
+                self.push(Event::Met(trouble));
+            }
         }
         true
     }
@@ -529,6 +558,10 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Visitor for View<T> {
         if self.counting {
             self.skip();
         }
+    }
+
+    fn trouble(&mut self, what: What, path: Option<RelPath>, why: Errno) {
+        self.push(Event::Met(Trouble::with(what, path, why.to_string())));
     }
 }
 

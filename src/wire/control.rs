@@ -8,6 +8,7 @@ pub use crate::model::offer::{
 };
 use crate::model::path::RelPath;
 use crate::model::shift::{Began, ShiftId};
+pub use crate::model::trouble::Report;
 
 /// Detector → PPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,13 @@ pub enum FromDetector {
     Goodbye {
         /// For people.
         reason: String,
+    },
+    /// Something is wrong, for people; only to a PPU that has said [`FromPpu::Noted`].
+    Trouble(Report),
+    /// A trouble that lasted is over.
+    TroubleOver {
+        /// As in its report, in this session.
+        number: u64,
     },
 }
 
@@ -114,5 +122,10 @@ pub enum FromPpu {
     Fell {
         /// Which.
         offers: Vec<OfferId>,
+    },
+    /// Troubles up to this one need not be told again. 0, in the first frame of a session: this PPU hears of troubles.
+    Noted {
+        /// As in its report.
+        number: u64,
     },
 }

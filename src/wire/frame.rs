@@ -32,11 +32,11 @@ pub trait Message: Serialize + DeserializeOwned {
 }
 
 impl Message for FromDetector {
-    const VARIANTS: u32 = 10;
+    const VARIANTS: u32 = 12;
 }
 
 impl Message for FromPpu {
-    const VARIANTS: u32 = 9;
+    const VARIANTS: u32 = 10;
 }
 
 /// Why bytes are not frames, or a message cannot be one. After an error of a [`Decoder`] its connection is of no use.
@@ -214,7 +214,10 @@ mod tests {
     use crate::model::file_version::{Identity, OfferId, TransferId};
     use crate::model::path::{PATH_MAX_BYTES, RelPath};
     use crate::model::shift::{Began, ShiftId};
-    use crate::wire::control::{Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal};
+    use crate::model::trouble::{ABOUT_MAX_BYTES, About, Matter, TEXT_MAX_BYTES, Text};
+    use crate::wire::control::{
+        Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Report, Wanted, Withdrawal,
+    };
 
     #[test]
     fn variants_are_counted_right() {
@@ -249,6 +252,17 @@ mod tests {
         let reply = FromDetector::ClockReply { sent_ns: 1, received_ns: 2, replied_ns: 3 };
         assert_eq!(decode(&[8, 2, 4, 6]), Ok(Some(reply)));
         assert_eq!(decode(&[9, 0]), Ok(Some(FromDetector::Goodbye { reason: String::new() })));
+        let report = Report {
+            life: 1,
+            number: 2,
+            us_ago: 3,
+            matter: Matter::Clock,
+            about: About::try_from(b"/".to_vec()).unwrap(),
+            text: Text::cut("x"),
+            lasts: true,
+        };
+        assert_eq!(decode(&[10, 1, 2, 3, 4, 1, b'/', 1, b'x', 1]), Ok(Some(FromDetector::Trouble(report))));
+        assert_eq!(decode(&[11, 7]), Ok(Some(FromDetector::TroubleOver { number: 7 })));
 
         assert_eq!(decode(&[0]), Ok(Some(FromPpu::Heartbeat)));
         let began = FromPpu::ShiftBegan { shift: ShiftId(1), source: None, began: Began::Now, more: false };
@@ -260,6 +274,7 @@ mod tests {
         assert_eq!(decode(&[6, 2]), Ok(Some(FromPpu::ClockProbe { sent_ns: 1 })));
         assert_eq!(decode(&[7, 0]), Ok(Some(FromPpu::Goodbye { reason: String::new() })));
         assert_eq!(decode(&[8, 0]), Ok(Some(FromPpu::Fell { offers: vec![] })));
+        assert_eq!(decode(&[9, 7]), Ok(Some(FromPpu::Noted { number: 7 })));
     }
 
     #[test]
@@ -295,6 +310,18 @@ mod tests {
         }
         let unknown_reason = [4, 1, 99];
         assert!(matches!(decode::<FromDetector>(&unknown_reason), Err(FrameError::Malformed(_))));
+        // A trouble of a matter that there is not, and one that is wordier than any may be.
+        let unknown_matter = [10, 1, 1, 1, 5, 0, 0, 0];
+        assert!(matches!(decode::<FromDetector>(&unknown_matter), Err(FrameError::Malformed(_))));
+        for (about, text, fits) in [
+            (ABOUT_MAX_BYTES, TEXT_MAX_BYTES, true),
+            (ABOUT_MAX_BYTES + 1, 0, false),
+            (0, TEXT_MAX_BYTES + 1, false),
+        ] {
+            let body = (10_u32, 1_u64, 1_u64, 1_u64, 0_u32, vec![b'x'; about], vec![b'x'; text], false);
+            let decoded = decode::<FromDetector>(&postcard::to_stdvec(&body).unwrap());
+            assert_eq!(decoded.is_ok(), fits, "{about} {text}");
+        }
     }
 
     #[test]

@@ -182,6 +182,8 @@ impl Ppu {
                     let announced = Announced { shift, source, began, more };
                     say(&self.outlets, detector, ToDetector::Shift(announced));
                 }
+                // Nothing goes wrong on a detector of this world.
+                Order::Noted { .. } => {}
                 Order::PrepareShift(shift) => truth.begun(shift.id, clock),
                 Order::Copy { storage, job } => {
                     self.storages[storage.index()].jobs.push(Copying { job, read: None });
@@ -250,6 +252,8 @@ impl Ppu {
                 None => return,
             },
             Word::Gone(offers) => Fact::Gone { detector, offers },
+            Word::Trouble(report) => Fact::Trouble { detector, report: Box::new(report) },
+            Word::TroubleOver(number) => Fact::TroubleOver { detector, number },
         };
         self.tell(fact);
     }

@@ -6,6 +6,7 @@ use crate::model::file_version::{Identity, OfferId, TransferId};
 use crate::model::offer::{Decline, Offered, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::shift::ShiftId;
+use crate::model::trouble::{Report, Trouble, What};
 
 /// What the watch sees. Paths are below the ramdisk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,10 @@ pub enum Event {
     MarksLost,
     /// The queue has come to this mark: what follows happened after the mark was made.
     Mark(u64),
+    /// Something is wrong.
+    Met(Trouble),
+    /// With the detector as a whole; it is no longer.
+    Over(What),
 }
 
 /// What is to be said to the PPU, in this order.
@@ -71,6 +76,8 @@ pub enum Word {
     Withdrawn(OfferId, Withdrawal),
     Declined(TransferId, Decline),
     Gone(Vec<OfferId>),
+    Trouble(Report),
+    TroubleOver(u64),
 }
 
 /// How much there is of what.

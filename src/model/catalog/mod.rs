@@ -25,6 +25,7 @@ mod shifts;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod troubles;
 mod vanish;
 
 use std::collections::VecDeque;
@@ -45,6 +46,7 @@ use super::file_version::{Identity, OfferId};
 use super::offer::Withdrawal;
 use super::path::RelPath;
 use super::shift::ShiftId;
+use super::trouble::Troubles;
 
 /// How long a file that is gone may still turn up under another name, before it counts as vanished: a stream may find it gone long
 /// before the watch, on a busy machine, has listed the directory that it was moved with.
@@ -73,6 +75,7 @@ pub struct Catalog {
     complete: bool,
     session: Option<Session>,
     releases: Releases,
+    troubles: Troubles,
 }
 
 struct ShiftPlace {
@@ -185,6 +188,7 @@ impl Catalog {
             complete: false,
             session: None,
             releases: Releases::default(),
+            troubles: Troubles::default(),
         }
     }
 
@@ -207,11 +211,15 @@ impl Catalog {
                 self.moved_while_leaving(&directory);
                 self.gone_all(now, |entry| entry.path.below(&directory).is_some());
             }
-            Event::ScanBegins => self.scan = self.scan.wrapping_add(1),
+            Event::ScanBegins => {
+                self.scan = self.scan.wrapping_add(1);
+                self.troubles.scan_begins();
+            }
             Event::ScanEnds => {
                 self.complete = true;
                 let scan = self.scan;
                 self.gone_all(now, |entry| entry.scan != scan);
+                self.troubles.scan_ends();
             }
             Event::Missed => {
                 self.missed();
@@ -219,12 +227,15 @@ impl Catalog {
             }
             Event::MarksLost => self.marks_may_be_lost(),
             Event::Mark(number) => self.mark_passed(number),
+            Event::Met(trouble) => self.troubles.met(now, trouble),
+            Event::Over(what) => self.troubles.over(what, None),
         }
     }
 
     /// Ends the grace of what has vanished, and waits that were too long.
     pub fn tick(&mut self, now: Instant) {
         self.tick_releases(now);
+        self.troubles.tick(now);
         let now_us = self.us(now);
         while let Some(slot) = self.busy.take_due(now_us) {
             if self.files[slot].state == State::Open {
@@ -237,7 +248,7 @@ impl Catalog {
             self.vanishing.pop_front();
             let since = until - VANISH_GRACE.as_micros() as i64;
             if self.files[slot].state == State::Vanishing(since) {
-                self.vanished(slot);
+                self.vanished(now, slot);
             }
         }
     }
@@ -245,8 +256,10 @@ impl Catalog {
     /// When [`Catalog::tick`] has something to do.
     pub fn next_tick(&self) -> Option<Instant> {
         let vanishing = self.vanishing.front().map(|(until, _)| *until);
-        let next = [vanishing, self.busy.next_us()].into_iter().flatten().min()?;
-        self.epoch.checked_add(Duration::from_micros(u64::try_from(next).unwrap_or(0)))
+        let next = [vanishing, self.busy.next_us()].into_iter().flatten().min();
+        let next = next
+            .and_then(|next| self.epoch.checked_add(Duration::from_micros(u64::try_from(next).unwrap_or(0))));
+        next.into_iter().chain(self.troubles.next_tick()).min()
     }
 
     /// How much there is.

@@ -18,6 +18,7 @@ use super::{Catalog, State};
 use crate::model::file_version::{Identity, OfferId};
 use crate::model::path::RelPath;
 use crate::model::release::{Order, Outcome, Report, Safe};
+use crate::model::trouble::{Trouble, What};
 
 /// Files on their way out at a time.
 pub const RELEASES_MAX: usize = 256;
@@ -149,6 +150,7 @@ impl Catalog {
         let Some(leaving) = self.releases.under_way.get_mut(&path) else { return };
         match &outcome {
             Outcome::Taken { token } => {
+                self.troubles.gone(&path);
                 leaving.phase = Phase::Taken;
                 leaving.told = leaving.told.or(self.releases.told.remove(token));
                 leaving.token = Some(token.clone());
@@ -168,12 +170,17 @@ impl Catalog {
                 self.releases.bytes += leaving.identity.size;
                 tracing::debug!(%path, "released");
             }
-            Outcome::Left(why) => tracing::debug!(%path, "not released: {why}"),
+            Outcome::Left(why) => {
+                self.troubles.gone(&path);
+                tracing::debug!(%path, "not released: {why}");
+            }
             Outcome::Kept(why) => {
-                tracing::error!(%path, "was to be released, was written meanwhile, and cannot be put back: {why}");
+                let trouble = Trouble::with(What::NotPutBack, Some(path.clone()), why);
+                self.troubles.met(now, trouble);
             }
             Outcome::Failed(why) => {
-                tracing::warn!(%path, "cannot be released: {why}");
+                let trouble = Trouble::with(What::NotReleased, Some(path.clone()), why);
+                self.troubles.met(now, trouble);
                 self.releases.paused_until = self.us(now) + REFUSED_PAUSE.as_micros() as i64;
             }
         }

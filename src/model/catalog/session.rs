@@ -71,6 +71,7 @@ impl Catalog {
     pub fn session_ends(&mut self, now: Instant) {
         let Some(session) = self.session.take() else { return };
         self.releases_without_ppu();
+        self.troubles.session_ends();
         for slot in session.offers.into_values() {
             let was_on_offer = self.is_on_offer(slot);
             let entry = &mut self.files[slot];
@@ -216,6 +217,10 @@ impl Catalog {
             return Some(Word::Gone(std::mem::replace(&mut session.gone, rest)));
         }
         let manifest = session.manifest;
+        if let Some(word) = self.next_trouble(now) {
+            return Some(word);
+        }
+        let session = self.session.as_mut()?;
         match manifest {
             Manifest::Unasked => return None,
             Manifest::Due => {

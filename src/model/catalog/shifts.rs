@@ -17,6 +17,7 @@ use crate::model::file_version::Identity;
 use crate::model::offer::Withdrawal;
 use crate::model::path::RelPath;
 use crate::model::shift::{Began, ShiftId, WORD_WAIT};
+use crate::model::trouble::{Trouble, What};
 
 /// Time stamps of files move with the timer tick: what they say is old by this much at most (HZ=100).
 const TICK_NS: i64 = 10_000_000;
@@ -127,10 +128,8 @@ impl Catalog {
         {
             let last_before = us.saturating_mul(1000).saturating_add(before).saturating_add(TICK_NS);
             let first_after = seen.saturating_mul(1000).saturating_add(offset).saturating_sub(TICK_NS);
-            tracing::warn!(
-                seconds = (offset - before) as f64 / 1e9,
-                "this machine's clock was set; files whose shift cannot be told any more are held"
-            );
+            let by = format!("by {:+.1} s", (offset - before) as f64 / 1e9);
+            self.troubles.met(now.at, Trouble::new(What::ClockSet, by));
             self.timeline.step((seen, us), last_before, first_after);
             self.attribution.revision += 1;
         }
@@ -159,8 +158,13 @@ impl Catalog {
         if more {
             return;
         }
-        if let Some(session) = &mut self.session {
-            session.is_told = true;
+        if let Some(session) = &mut self.session
+            && !std::mem::replace(&mut session.is_told, true)
+            && !self.troubles.are_heard()
+        {
+            tracing::warn!(
+                "the PPU's ppu-uringd is too old to be told what goes wrong here: only this log says it. Install the same release there"
+            );
         }
         // Begins now; or a PPU that has lost its last shifts goes on with an older one.
         let live = !pending && self.timeline.last().is_none_or(|last| last.place != place);

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{Catalog, Entry, GHOSTS_MAX, NO_SHIFT, Since, Slot, State, VANISH_GRACE};
 use crate::model::offer::Withdrawal;
+use crate::model::trouble::{Trouble, What};
 
 impl Catalog {
     pub(super) fn gone_all(&mut self, now: Instant, is_gone: impl Fn(&Entry) -> bool) {
@@ -107,7 +108,7 @@ impl Catalog {
         }
     }
 
-    pub(super) fn vanished(&mut self, slot: Slot) {
+    pub(super) fn vanished(&mut self, now: Instant, slot: Slot) {
         if self.is_on_offer(slot) {
             self.withdraw(slot, Withdrawal::Vanished);
             return self.remove(slot);
@@ -115,7 +116,8 @@ impl Catalog {
         let outside = self.source_path(slot).is_none();
         if outside || self.ghosts >= GHOSTS_MAX {
             if !outside {
-                tracing::error!(path = %self.files[slot].path, "vanished; too many vanished files wait for a PPU to count them");
+                let path = Some(self.files[slot].path.clone());
+                self.troubles.met(now, Trouble::with(What::Uncounted, path, ""));
             }
             return self.remove(slot);
         }
@@ -128,6 +130,7 @@ impl Catalog {
     }
 
     pub(super) fn remove(&mut self, slot: Slot) {
+        self.troubles.gone(&self.files[slot].path);
         self.busy.forget(slot);
         self.leave_backlog(slot);
         self.forget_offer(slot);

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use super::shifts::Awaited;
+use super::troubles::Troubles;
 use super::{Copy, Session, Version};
 use crate::model::file_version::{Hash, Identity, OfferId, VersionId};
 use crate::model::offer::{Heartbeat, Withdrawal};
@@ -40,6 +41,7 @@ pub(super) struct Detector {
     pub(super) blocked_since: Option<Instant>,
     pub(super) pace: Pace,
     pub(super) counters: Counters,
+    pub(super) troubles: Troubles,
     /// In this session it has offered more than it may, and that was told.
     pub(super) offers_too_much: bool,
     /// For people.

@@ -12,6 +12,7 @@ use crate::model::path::RelPath;
 use crate::model::record::Record;
 use crate::model::residents::{Home, Resident};
 use crate::model::shift::{Began, Shift, ShiftId};
+use crate::model::trouble::Report;
 
 /// The time at which a fact is told; the ledger has no clock of its own.
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +109,20 @@ pub enum Fact {
         /// Which shift.
         shift: ShiftId,
     },
+    /// Something is wrong on a detector.
+    Trouble {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Its word.
+        report: Box<Report>,
+    },
+    /// It is no longer.
+    TroubleOver {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// As in its report, in this session.
+        number: u64,
+    },
     /// A transfer's end on the PPU.
     Landing(LandReport),
     /// An extra file was handed over, or one that is known was looked at anew.
@@ -191,6 +206,13 @@ pub enum Order {
         detector: DetectorIndex,
         /// Which offers.
         offers: Vec<OfferId>,
+    },
+    /// Tell a detector that people know of its troubles up to this one.
+    Noted {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// As in its report.
+        number: u64,
     },
     /// Tell a detector of a shift.
     AnnounceShift {

@@ -32,6 +32,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod troubles;
 mod versions;
 mod wants;
 
@@ -178,7 +179,10 @@ impl Ledger {
             Fact::LinkDown { detector, session, reason, refused } => {
                 self.link_down(now, detector, session, reason, refused, out);
             }
-            Fact::Beat { detector, beat } => self.detectors[detector.index()].beat = beat,
+            Fact::Beat { detector, beat } => {
+                self.detectors[detector.index()].beat = beat;
+                self.sum_up_troubles(now, detector, out);
+            }
             Fact::Clock { detector, offset_ns } => self.clock(detector, offset_ns, out),
             Fact::ManifestBegin { detector } => self.manifest_begin(detector),
             Fact::ManifestEnd { detector } => self.manifest_end(detector, out),
@@ -187,6 +191,8 @@ impl Ledger {
             Fact::Declined { transfer, why } => self.declined(now, transfer, why, out),
             Fact::Gone { detector, offers } => self.gone(detector, &offers, out),
             Fact::ShiftWord { detector, shift } => self.shift_word(now, detector, shift, out),
+            Fact::Trouble { detector, report } => self.trouble(now, detector, *report, out),
+            Fact::TroubleOver { detector, number } => self.detectors[detector.index()].troubles.over(number),
             Fact::Landing(report) => self.landing(now, report, out),
             Fact::Extra(file) => self.extra(now, *file, out),
             Fact::Copying(report) => self.copying(now, report, out),

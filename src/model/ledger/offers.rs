@@ -28,6 +28,7 @@ impl Ledger {
         let state = &mut self.detectors[detector.index()];
         state.session = session;
         state.offers_too_much = false;
+        state.troubles.forget();
         state.link = Link::Up(now.at);
         self.announce_all(now, detector, out);
     }
@@ -79,6 +80,7 @@ impl Ledger {
         state.fell.clear();
         state.unresolved.values_mut().for_each(|unresolved| unresolved.awaited = false);
         (state.wanted_files, state.wanted_bytes) = (0, 0);
+        state.troubles.forget();
         state.beat.backlog_files = 0;
         state.beat.backlog_bytes = 0;
         state.blocked_since = None;

@@ -94,6 +94,7 @@ impl Ledger {
             released: Amount { files: beat.released_files, bytes: beat.released_bytes },
             ramdisk: Room { total_bytes: beat.ramdisk_total, free_bytes: beat.ramdisk_free },
             last_error: state.last_error.clone(),
+            troubles: state.troubles.lasting(),
         }
     }
 

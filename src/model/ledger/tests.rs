@@ -5,6 +5,7 @@ mod copies;
 mod halves;
 mod restart;
 mod shifts;
+mod troubles;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -90,6 +91,8 @@ struct World {
     /// To be offered anew.
     fell: Vec<(usize, u8, Identity)>,
     told: Vec<Message>,
+    /// Numbers of troubles.
+    noted: Vec<u64>,
 }
 
 impl World {
@@ -141,6 +144,7 @@ impl World {
             last_record: 0,
             fell: Vec::new(),
             told: Vec::new(),
+            noted: Vec::new(),
         };
         world.tell(Fact::Space(room(100)));
         for detector in 0..DETECTORS {
@@ -221,6 +225,7 @@ impl World {
                 assert!(stored, "it was let go too early");
             }
             Order::AnnounceShift { .. } | Order::PrepareShift(_) | Order::LookAgain { .. } => {}
+            Order::Noted { number, .. } => self.noted.push(number),
             Order::Tell(message) => self.told.push(message),
         }
     }

@@ -162,6 +162,11 @@ const METRICS: &[Metric] = &[
         Rows::DetectorGauge(|d| d.held as f64),
     ),
     metric(
+        "ppu_uringd_detector_troubles",
+        "What is wrong on the detector by its own word, and lasts.",
+        Rows::DetectorGauge(|d| d.troubles.len() as f64),
+    ),
+    metric(
         "ppu_uringd_detector_skipped_files",
         "Symlinks, devices and sockets on the detector, which are not transferred.",
         Rows::DetectorGauge(|d| d.skipped as f64),

@@ -49,6 +49,7 @@ fn report() -> StatusReport {
             released: Amount { files: 12_000, bytes: 28_800_000_000 },
             ramdisk: Room::default(),
             last_error: None,
+            troubles: Vec::new(),
         }],
         storages: vec![Storage {
             id: "internal".to_owned(),

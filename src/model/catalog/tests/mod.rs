@@ -7,6 +7,7 @@ mod missed;
 mod ppu;
 mod release;
 mod shifts;
+mod troubles;
 mod world;
 
 use std::time::{Duration, Instant};

@@ -70,7 +70,7 @@ pub(super) struct Open {
 impl Ppu {
     pub(super) fn hear(&mut self, word: Word, say: &mut VecDeque<ToDetector>) {
         match word {
-            Word::ShiftWord(_) => {}
+            Word::ShiftWord(_) | Word::Trouble(_) | Word::TroubleOver(_) => {}
             Word::ManifestBegin => self.seen.clear(),
             Word::Offer(files) => files.into_iter().for_each(|file| self.offered(file, say)),
             Word::ManifestEnd => {
