@@ -1,7 +1,7 @@
 //! Sizes and rates on the command line.
 
 /// Largest simulated image in bytes: 20,000 pixels squared.
-const IMAGE_MAX_BYTES: u64 = 400_000_000;
+pub(super) const IMAGE_MAX_BYTES: u64 = 400_000_000;
 
 /// `2.4MB`, `100 kB`, `4096`.
 pub(super) fn image(text: &str) -> Result<u64, String> {

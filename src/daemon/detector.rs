@@ -11,7 +11,7 @@ use ppu_config::{Detector, Release};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch as flag};
 
-use super::engine::{self, EngineChoice};
+use super::engine;
 use super::lock::{LockError, StateLock};
 use super::{key, releasing, runtime, self_check, sending, signals};
 use crate::host::priority::Priority;
@@ -22,11 +22,10 @@ use crate::model::offer::Heartbeat;
 use crate::model::release::{Policy, Safe};
 use crate::model::trouble::{Trouble, Troubles, What};
 use crate::send::listen::{self, Door};
-use crate::send::session::Desk;
+use crate::send::session::{Desk, StartStream};
 use crate::send::shift_log::Known;
-use crate::send::shifts::{KeepError, Keeper, Kept, Saved, make_marks};
+use crate::send::shifts::{KeepError, Keeper, Kept, Saved, Shifts, make_marks};
 use crate::watch::{self, Watch, WatchError};
-use crate::wire::handshake::Key;
 
 /// How often it is looked whether this machine's clock is being set.
 const CLOCK_LOOK: Duration = Duration::from_secs(1);
@@ -97,36 +96,13 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
     let engine = engine::choose(config.engine)?;
     let listener = std::net::TcpListener::bind(config.listen)
         .map_err(|source| DetectorError::Listen { address: config.listen, source })?;
-    let (events, seen) = mpsc::channel(BATCHES_MAX);
-    let tell = move |batch| match events.blocking_send(batch) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(_) => ControlFlow::Break(()),
-    };
     let mut settings = watch::Settings::new(config.ramdisk.clone(), config.ignore.clone());
     settings.marks = Some(make_marks(&config.state_dir)?);
     settings.release = release.is_some();
-    let watch = watch::start(settings, tell)?;
+    let (watch, seen) = begin_watch(settings)?;
     self_check::run(Role::Detector, &watch.ramdisk().root(), PIPES_MAX, config.low_latency);
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
     Priority::Way.take();
-    let served =
-        runtime::block_on(engine.engine(), serve(&config, release, key, engine, listener, watch, seen));
-    served.map_err(|source| DetectorError::Io { operation: "run the control plane", source })?
-}
-
-async fn serve(
-    config: &Detector,
-    release: Option<Policy>,
-    key: Key,
-    engine: EngineChoice,
-    listener: std::net::TcpListener,
-    watch: Watch,
-    seen: mpsc::Receiver<Vec<Event>>,
-) -> Result<(), DetectorError> {
-    let listening = |source| DetectorError::Io { operation: "listen", source };
-    listener.set_nonblocking(true).map_err(listening)?;
-    let listener = TcpListener::from_std(listener).map_err(listening)?;
-    let start_stream = sending::starter(watch.ramdisk(), engine.choice());
     let (saved, saves) = mpsc::unbounded_channel();
     let ramdisk = watch.ramdisk();
     let clock = move || ramdisk.root().file_clock_ns();
@@ -144,19 +120,74 @@ async fn serve(
     if let Some(policy) = &release {
         catalog = catalog.with_release(policy.safe);
     }
+    let parts = Parts {
+        door: Door { open_to_others: config.key_file.is_some() || config.insecure, key },
+        listener,
+        start_stream: sending::starter(watch.ramdisk(), engine.choice()),
+        catalog,
+        shifts: Box::new(keeper),
+        saves,
+        release,
+        low_latency: config.low_latency,
+        watch,
+        seen,
+    };
+    let end = async |_: &Desk| signals::end().await;
+    runtime::block_on(engine.engine(), serve(parts, end))
+        .map_err(|source| DetectorError::Io { operation: "run the control plane", source })?
+        .map(drop)
+}
+
+/// With what it sees.
+pub(super) fn begin_watch(
+    settings: watch::Settings,
+) -> Result<(Watch, mpsc::Receiver<Vec<Event>>), WatchError> {
+    let (events, seen) = mpsc::channel(BATCHES_MAX);
+    let tell = move |batch| match events.blocking_send(batch) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
+    Ok((watch::start(settings, tell)?, seen))
+}
+
+/// What the role is put together from.
+pub(super) struct Parts {
+    pub(super) door: Door,
+    pub(super) listener: std::net::TcpListener,
+    pub(super) start_stream: StartStream,
+    pub(super) catalog: Catalog,
+    pub(super) shifts: Box<dyn Shifts>,
+    /// What the shifts' log has saved.
+    pub(super) saves: mpsc::UnboundedReceiver<Saved>,
+    pub(super) release: Option<Policy>,
+    pub(super) low_latency: bool,
+    pub(super) watch: Watch,
+    pub(super) seen: mpsc::Receiver<Vec<Event>>,
+}
+
+/// Until `end` says why it is over.
+pub(super) async fn serve(
+    parts: Parts,
+    end: impl AsyncFnOnce(&Desk) -> &'static str,
+) -> Result<&'static str, DetectorError> {
+    let Parts { door, listener, start_stream, catalog, shifts, saves, release, low_latency, watch, seen } =
+        parts;
+    let listening = |source| DetectorError::Io { operation: "listen", source };
+    listener.set_nonblocking(true).map_err(listening)?;
+    let listener = TcpListener::from_std(listener).map_err(listening)?;
     let ramdisk = watch.ramdisk();
-    let desk = Rc::new(Desk::new(catalog, Box::new(move || vitals(&watch)), Box::new(keeper)));
+    let desk = Rc::new(Desk::new(catalog, Box::new(move || vitals(&watch)), shifts));
     let releasing = release.map(|policy| releasing::start(policy, Rc::clone(&desk), ramdisk)).transpose();
     let releasing = releasing
         .map_err(|source| DetectorError::Io { operation: "start the thread that releases", source })?;
-    let door = Door { open_to_others: config.key_file.is_some() || config.insecure, key };
     let (stop, stopped) = flag::channel(false);
     let listening =
         tokio::task::spawn_local(listen::serve(listener, door, Rc::clone(&desk), start_stream, stopped));
-    let wakeups = QuickWakeups::new(config.low_latency);
-    let noticing = tokio::task::spawn_local(notice(desk, seen, saves, wakeups));
-    let signal = signals::end().await;
-    tracing::info!("{signal}: stopping");
+    let wakeups = QuickWakeups::new(low_latency);
+    let noticing = tokio::task::spawn_local(notice(Rc::clone(&desk), seen, saves, wakeups));
+    let reason = end(&desk).await;
+    drop(desk);
+    tracing::info!("{reason}: stopping");
     let _ = stop.send(true);
     if tokio::time::timeout(LAST_WAIT, listening).await.is_err() {
         tracing::warn!("a data connection does not end; leaving it");
@@ -169,7 +200,7 @@ async fn serve(
     // Lets the watch go, which may be waiting for it.
     noticing.abort();
     let _ = noticing.await;
-    Ok(())
+    Ok(reason)
 }
 
 /// That knows the shifts of earlier processes.

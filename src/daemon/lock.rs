@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -55,6 +55,15 @@ impl StateLock {
     }
 }
 
+/// Whether a daemon holds it, without taking it: one that starts meanwhile must not find it taken.
+pub(super) fn is_held(state_dir: &Path) -> bool {
+    let Ok(file) = fs::metadata(state_dir.join(LOCK_FILE)) else { return false };
+    let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", file.ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().any(|line| line.contains(" FLOCK ") && line.split(' ').any(|word| word == place))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,9 +72,12 @@ mod tests {
     fn one_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("a/b");
+        assert!(!is_held(&state));
         let first = StateLock::take(&state).unwrap();
+        assert!(is_held(&state));
         assert!(matches!(StateLock::take(&state), Err(LockError::Running(_))));
         drop(first);
+        assert!(!is_held(&state));
         StateLock::take(&state).unwrap();
     }
 }

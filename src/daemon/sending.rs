@@ -13,7 +13,7 @@ use crate::watch::Ramdisk;
 
 /// For a session's data connections: each gets a thread with a driver of its own.
 pub(super) fn starter(ramdisk: Ramdisk, choice: Choice) -> StartStream {
-    Rc::new(move |connection, jobs, outlet| {
+    Rc::new(move |_, connection, jobs, outlet| {
         let ramdisk = ramdisk.clone();
         std::thread::Builder::new().name("send".to_owned()).spawn(move || {
             Priority::Usual.take();

@@ -49,7 +49,10 @@ impl ConnectError {
 
 /// An authenticated connection. The decoder holds what was read beyond the handshake: nothing on a data connection, from which no byte too
 /// many is read.
-pub(super) async fn connect(
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect(
     address: &HostPort,
     key: &Key,
     role: Role,

@@ -1,6 +1,6 @@
 //! The PPU's half of the fetch: one link per detector, its session, its data connections, and the files they land.
 
-mod connect;
+pub mod connect;
 pub mod expect;
 pub mod landing;
 pub mod link;

@@ -24,7 +24,7 @@ pub use directory::{DirAttributes, Made, inherit_gid};
 pub use handed::Handed;
 pub use publish::{Attributes, Occupied, Publication, PublishError, Published, Replaced, set_mtime};
 pub use root::{FileStat, FileSystem, Root, RootError, Space};
-pub use staging::{STAGING_NAME, Staged, Staging, Swept};
+pub use staging::{MEASURING_PREFIX, STAGING_NAME, Staged, Staging, Swept, is_own_name};
 pub use take::{Expected, Instead, Link, NotTaken, OutOfSight, StillOpen, TakeError, Taken, Taker, Taking};
 pub use walk::{Found, Walked};
 

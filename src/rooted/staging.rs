@@ -15,10 +15,17 @@ use super::root::{FileStat, Root, RootError};
 
 /// Name of the staging directory in its root.
 pub const STAGING_NAME: &str = ".ppu-uringd";
+/// What the names of a measurement's directories (`tune`) begin with, likewise.
+pub const MEASURING_PREFIX: &str = ".ppu-uringd-tune-";
 /// How many taken names [`Staging::stage`] passes over.
 const NAME_TRIES: usize = 1000;
 /// Numbers the names that this process gives, whichever [`Staging`] gives them: several may serve one directory.
 static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// What this program keeps in a root itself, by its name there: no images.
+pub fn is_own_name(name: &[u8]) -> bool {
+    name == STAGING_NAME.as_bytes() || name.starts_with(MEASURING_PREFIX.as_bytes())
+}
 
 /// The staging directory of a root: 0700, ours, on the same mount.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 
 use super::root::{FileStat, Root, RootError};
-use super::staging::STAGING_NAME;
+use super::staging::is_own_name;
 use crate::model::path::RelPath;
 
 /// A regular file met on a walk.
@@ -75,7 +75,7 @@ impl Root {
                 return;
             };
             let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") || (path.is_none() && name == STAGING_NAME.as_bytes()) {
+            if matches!(name, b"." | b"..") || (path.is_none() && is_own_name(name)) {
                 continue;
             }
             let kind = match entry.file_type() {
@@ -121,8 +121,10 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, name).unwrap();
         }
-        std::fs::create_dir(temp.path().join(STAGING_NAME)).unwrap();
-        std::fs::write(temp.path().join(STAGING_NAME).join("new-1-1"), b"").unwrap();
+        for ours in [".ppu-uringd", ".ppu-uringd-tune-x"] {
+            std::fs::create_dir(temp.path().join(ours)).unwrap();
+            std::fs::write(temp.path().join(ours).join("new-1-1"), b"").unwrap();
+        }
         std::os::unix::fs::symlink("/", temp.path().join("d/root")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, temp.path().join("fifo"), rustix::fs::Mode::RUSR).unwrap();
 

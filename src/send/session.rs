@@ -43,9 +43,9 @@ const MARK_AGAIN: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Starts a stream's thread on a data connection. It ends when the connection or the queue does, saying why; it drops its sender
-/// last.
+/// last. Which PPU it is for matters to a measurement alone.
 pub type StartStream =
-    Rc<dyn Fn(std::net::TcpStream, Arc<Jobs>, mpsc::UnboundedSender<Heard>) -> io::Result<()>>;
+    Rc<dyn Fn(PpuId, std::net::TcpStream, Arc<Jobs>, mpsc::UnboundedSender<Heard>) -> io::Result<()>>;
 
 /// What a stream's thread says.
 #[derive(Debug)]
@@ -185,10 +185,16 @@ impl Desk {
         peer: SocketAddr,
     ) -> Option<Rc<RefCell<Active>>> {
         loop {
-            let present = self.active.borrow().as_ref().map(|active| active.borrow().ppu);
+            let ended = self.ended.notified();
+            let present = self.active.borrow().as_ref().map(|active| {
+                let active = active.borrow();
+                (active.ppu, active.outlet.is_none())
+            });
             match present {
                 None => break,
-                Some(present) if present == ppu => self.dismiss("its PPU has connected anew").await,
+                Some((present, _)) if present == ppu => self.dismiss("its PPU has connected anew").await,
+                // It has left; its streams are ending.
+                Some((_, true)) => ended.await,
                 Some(_) => return None,
             }
         }
@@ -205,6 +211,11 @@ impl Desk {
         }));
         *self.active.borrow_mut() = Some(Rc::clone(&active));
         Some(active)
+    }
+
+    /// A PPU is here.
+    pub fn is_serving(&self) -> bool {
+        self.active.borrow().is_some()
     }
 
     /// The session that a data connection names.
@@ -231,7 +242,7 @@ impl Active {
     ) -> io::Result<()> {
         let Some(outlet) = &self.outlet else { return Err(io::ErrorKind::NotConnected.into()) };
         self.streams.push(stream.try_clone()?);
-        start_stream(stream, Arc::clone(&self.queue), outlet.clone())
+        start_stream(self.ppu, stream, Arc::clone(&self.queue), outlet.clone())
     }
 }
 

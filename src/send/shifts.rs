@@ -40,7 +40,8 @@ pub struct Saved {
 pub struct Keeper {
     marks: PathBuf,
     clock: Box<dyn Fn() -> i64>,
-    to_log: Sender<(u64, Vec<KnownSpan>, Clocks)>,
+    /// `None`: nothing is remembered.
+    to_log: Option<Sender<(u64, Vec<KnownSpan>, Clocks)>>,
 }
 
 /// What there is at start.
@@ -75,8 +76,16 @@ impl Keeper {
                 }
             })
             .map_err(KeepError::Thread)?;
-        let keeper = Self { marks: state_dir.join(MARKS), clock: Box::new(clock), to_log };
+        let keeper = Self { marks: state_dir.join(MARKS), clock: Box::new(clock), to_log: Some(to_log) };
         Ok(Kept { keeper, known })
+    }
+
+    /// Remembers nothing beyond the process. Makes the directory of marks.
+    ///
+    /// # Errors
+    /// [`KeepError::Marks`].
+    pub fn forgetful(state_dir: &Path, clock: impl Fn() -> i64 + 'static) -> Result<Self, KeepError> {
+        Ok(Self { marks: make_marks(state_dir)?, clock: Box::new(clock), to_log: None })
     }
 }
 
@@ -98,9 +107,10 @@ impl Shifts for Keeper {
     }
 
     fn save(&self, revision: u64, spans: Vec<KnownSpan>) -> bool {
+        let Some(to_log) = &self.to_log else { return true };
         let clocks = Clocks::read((self.clock)());
         // The thread ends with us.
-        let _ = self.to_log.send((revision, spans, clocks));
+        let _ = to_log.send((revision, spans, clocks));
         false
     }
 }

@@ -76,7 +76,7 @@ fn with_detector<F: Future<Output = ()>>(test: impl FnOnce(Rig) -> F) {
         let desk = Rc::new(Desk::new(catalog, Box::new(vitals), Box::new(NoShifts)));
         let streams = Rc::new(RefCell::new(Vec::new()));
         let started = Rc::clone(&streams);
-        let start: StartStream = Rc::new(move |connection, jobs, outlet| {
+        let start: StartStream = Rc::new(move |_, connection, jobs, outlet| {
             started.borrow_mut().push(Stream { connection, jobs, outlet });
             Ok(())
         });

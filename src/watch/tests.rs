@@ -23,6 +23,8 @@ use crate::rooted::FileStat;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(50);
+/// Directories at the top that hold no images.
+const OURS: [&str; 2] = [".ppu-uringd", ".ppu-uringd-tune-x"];
 
 /// A watched directory, and what is known of it.
 struct Rig {
@@ -172,7 +174,7 @@ fn listing(root: &Path) -> BTreeMap<Vec<u8>, Identity> {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             let kind = path.symlink_metadata().unwrap().file_type();
-            if kind.is_dir() && path != root.join(".ppu-uringd") {
+            if kind.is_dir() && !OURS.map(|name| root.join(name)).contains(&path) {
                 ahead.push(path);
             } else if kind.is_file() && !path.to_str().is_some_and(|path| path.ends_with(".part")) {
                 let stat = FileStat::of(File::open(&path).unwrap()).unwrap();
@@ -370,10 +372,14 @@ fn links_and_devices_are_counted_and_not_followed() {
 fn our_own_staging_is_none_of_our_business() {
     let mut rig = Rig::with(|dir| fs::create_dir(dir.join(".ppu-uringd")).unwrap());
     fs::write(rig.path(".ppu-uringd/new-1"), b"1").unwrap();
-    fs::create_dir_all(rig.path("sub/.ppu-uringd")).unwrap();
-    fs::write(rig.path("sub/.ppu-uringd/a"), b"1").unwrap();
+    fs::create_dir(rig.path(".ppu-uringd-tune-x")).unwrap();
+    fs::write(rig.path(".ppu-uringd-tune-x/1"), b"1").unwrap();
+    for below in ["sub/.ppu-uringd", "sub/.ppu-uringd-tune-x"] {
+        fs::create_dir_all(rig.path(below)).unwrap();
+        fs::write(rig.path(&format!("{below}/a")), b"1").unwrap();
+    }
     rig.until_right();
-    assert_eq!(rig.names(), ["sub/.ppu-uringd/a"]);
+    assert_eq!(rig.names(), ["sub/.ppu-uringd-tune-x/a", "sub/.ppu-uringd/a"]);
 }
 
 /// FAULTS 19: nobody takes events while 20,000 files are closed, deleted, and directories moved.

@@ -27,7 +27,7 @@ use crate::model::catalog::Event;
 use crate::model::file_version::Identity;
 use crate::model::path::RelPath;
 use crate::model::trouble::{Trouble, What};
-use crate::rooted::{FileStat, STAGING_NAME};
+use crate::rooted::{FileStat, is_own_name};
 
 /// Holds a few hundred events with long names.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -472,7 +472,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> View<T> {
 
     /// What this program keeps there itself.
     fn is_ours(&self, path: &RelPath) -> bool {
-        path.as_bytes() == STAGING_NAME.as_bytes()
+        is_own_name(path.as_bytes()) && path.parent().is_none()
     }
 
     fn skip(&self) {
@@ -545,7 +545,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Visitor for View<T> {
     }
 
     fn wants(&self, directory: Option<&RelPath>, name: &[u8]) -> bool {
-        directory.is_some() || name != STAGING_NAME.as_bytes()
+        directory.is_some() || !is_own_name(name)
     }
 
     fn file(&mut self, path: RelPath, stat: FileStat) {

@@ -6,7 +6,7 @@ mod clocks;
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -278,10 +278,18 @@ fn what_waits_keeps_its_source_and_its_target() {
     rig.ppu.take().unwrap().kill();
     rig.start_ppu();
     std::fs::remove_file(&taken).unwrap();
-    wait_until("the first's has landed", || std::fs::read(&taken).is_ok_and(|found| found == b"waits"));
+    let mut owner = None;
+    wait_until("the first's has landed", || {
+        // Held, because it leaves once it is stored: its shift is past.
+        let Ok(mut file) = std::fs::File::open(&taken) else { return false };
+        let meta = file.metadata().unwrap();
+        owner = Some((meta.uid(), meta.gid()));
+        let mut found = Vec::new();
+        file.read_to_end(&mut found).unwrap();
+        found == b"waits"
+    });
+    assert_eq!(owner, Some((601, 601)));
     settled(&rig, 3);
-    let meta = std::fs::metadata(&taken).unwrap();
-    assert_eq!((meta.uid(), meta.gid()), (601, 601));
     let mut there = names(&second);
     there.sort();
     assert_eq!(there, [PathBuf::from("one/open"), PathBuf::from("one/y")]);

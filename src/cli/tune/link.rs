@@ -1,6 +1,5 @@
 //! Files through the daemons' own streams, from one directory of the ramdisk to another: engines and connections.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -8,20 +7,15 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ppu_config::Verify;
 use ppu_uring::{Choice, Engine, open_engine};
 use ppu_uringd::land::expect::Expect;
-use ppu_uringd::land::landing::Landing;
-use ppu_uringd::model::file_version::{DetectorIndex, Identity, TransferId};
-use ppu_uringd::model::job::{LandJob, LandReport};
+use ppu_uringd::model::file_version::{Identity, TransferId};
 use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::send::SendJob;
-use ppu_uringd::model::shift::{Shift, ShiftId};
-use ppu_uringd::rooted::{FileStat, Root, Staging};
+use ppu_uringd::rooted::{FileStat, Root};
 use ppu_uringd::send::jobs::Jobs;
 use ppu_uringd::send::settle::Settling;
 use ppu_uringd::send::stream;
@@ -29,16 +23,13 @@ use serde::{Serialize, Serializer};
 
 use super::super::Failure;
 use super::super::output::note;
+use super::arrivals::{Arrivals, News, Supply};
+use super::place::Place;
 use super::table::{self, ROUNDS, Row};
 use super::{Bench, STREAMS};
 
-/// Asked for at a time, as the daemon asks: bounded, so that the ramdisk is.
-const WANTED_BYTES: u64 = 64_000_000;
-const WANTED_FILES: u64 = 256;
 /// An engine is changed only where the other one is so much better.
 const ENGINE_GAIN: f64 = 1.1;
-/// Without a file for that long something is wrong.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// A connection whose peer is gone.
 const DEAD_AFTER: Duration = Duration::from_secs(30);
 
@@ -50,7 +41,7 @@ pub(super) struct Way {
     pub(super) streams: u16,
 }
 
-fn word<S: Serializer>(engine: &Engine, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn word<S: Serializer>(engine: &Engine, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(engine)
 }
 
@@ -62,26 +53,36 @@ impl fmt::Display for Way {
 
 /// Each engine that this host allows.
 pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Vec<Row<Way>>, Failure> {
-    let mut ways = Vec::new();
-    for engine in [Engine::Uring, Engine::Syscall] {
-        match open_engine(choice(engine), stream::LIMITS) {
-            Ok(_) => ways.extend(STREAMS.map(|streams| Way { engine, streams })),
-            Err(error) => {
-                note(&format!("engine {engine}: {error}"));
-                bench.done += STREAMS.len() * ROUNDS;
-            }
-        }
-    }
+    let allowed = engines();
+    bench.pace.done += (2 - allowed.len()) * STREAMS.len() * ROUNDS;
+    let ways: Vec<_> =
+        allowed.into_iter().flat_map(|engine| STREAMS.map(|streams| Way { engine, streams })).collect();
     table::rounds(&ways, |way| {
         let row = one(bench, way).map_err(|error| Failure::Failed(format!("{way}: {error}")))?;
-        bench.progress(&format!("{way}: {:.0} MB/s", row.rate() / 1e6));
+        bench.pace.progress(&format!("{way}: {:.0} MB/s", row.rate() / 1e6));
         Ok(row)
     })
 }
 
+/// Which this host allows; says why one is not among them.
+pub(super) fn engines() -> Vec<Engine> {
+    let allowed = |engine: &Engine| match open_engine(choice(*engine), stream::LIMITS) {
+        Ok(_) => true,
+        Err(error) => {
+            note(&format!("engine {engine}: {error}"));
+            false
+        }
+    };
+    [Engine::Uring, Engine::Syscall].into_iter().filter(allowed).collect()
+}
+
 /// What the daemon takes now, if that was measured.
-pub(super) fn now(configured: ppu_config::Engine, rows: &[Row<Way>]) -> Option<Engine> {
-    let measured = |engine| rows.iter().any(|row| row.way.engine == engine);
+pub(super) fn now<W>(
+    configured: ppu_config::Engine,
+    rows: &[Row<W>],
+    engine: impl Fn(&W) -> Engine,
+) -> Option<Engine> {
+    let measured = |wanted| rows.iter().any(|row| engine(&row.way) == wanted);
     match configured {
         ppu_config::Engine::Syscall => Some(Engine::Syscall),
         ppu_config::Engine::Uring => Some(Engine::Uring),
@@ -93,8 +94,13 @@ pub(super) fn now(configured: ppu_config::Engine, rows: &[Row<Way>]) -> Option<E
 }
 
 /// By its best number of connections; another one than now only if it wins clearly.
-pub(super) fn best_engine(rows: &[Row<Way>], now: Option<Engine>) -> Option<Engine> {
-    let top = |engine| rows.iter().filter(|row| row.way.engine == engine).map(Row::rate).fold(0.0, f64::max);
+pub(super) fn best_engine<W>(
+    rows: &[Row<W>],
+    engine: impl Fn(&W) -> Engine,
+    now: Option<Engine>,
+) -> Option<Engine> {
+    let top =
+        |wanted| rows.iter().filter(|row| engine(&row.way) == wanted).map(Row::rate).fold(0.0, f64::max);
     let best = if top(Engine::Uring) >= top(Engine::Syscall) { Engine::Uring } else { Engine::Syscall };
     match now {
         Some(now) if top(best) <= ENGINE_GAIN * top(now) => Some(now),
@@ -102,7 +108,7 @@ pub(super) fn best_engine(rows: &[Row<Way>], now: Option<Engine>) -> Option<Engi
     }
 }
 
-fn choice(engine: Engine) -> Choice {
+pub(super) fn choice(engine: Engine) -> Choice {
     match engine {
         Engine::Uring => Choice::Uring,
         Engine::Syscall => Choice::Syscall,
@@ -111,81 +117,48 @@ fn choice(engine: Engine) -> Choice {
 
 fn one(bench: &Bench<'_>, way: Way) -> Result<Row<Way>, String> {
     let text = |error: io::Error| error.to_string();
-    let plane = Plane::start(bench, way, choice(way.engine)).map_err(text)?;
-    let row = plane.drain(bench, way);
+    let arrivals =
+        Arrivals::new(&bench.place.target().map_err(text)?, bench.config.verify, choice(way.engine))
+            .map_err(text)?;
+    let mut plane = Plane::start(&arrivals, &bench.place, way).map_err(text)?;
+    let expect = Arc::clone(&plane.expect);
+    let counted = arrivals.count(&mut plane, &expect, &bench.pace, bench.pace.time);
     plane.stop();
-    row
+    arrivals.clear()?;
+    let (files, bytes, took) = counted?;
+    Ok(Row { way, files, bytes, took })
 }
 
 /// Both ends of a detector's data connections.
 struct Plane {
+    files: Vec<(RelPath, Identity)>,
     jobs: Arc<Jobs>,
     expect: Arc<Expect>,
-    landed: Receiver<LandReport>,
     threads: Vec<JoinHandle<()>>,
     ends: tokio::sync::mpsc::Receiver<String>,
 }
 
 impl Plane {
-    fn start(bench: &Bench<'_>, way: Way, engine: Choice) -> io::Result<Self> {
-        let root = Arc::new(Root::open(&bench.place.target()).map_err(io::Error::other)?);
-        let staging = Arc::new(Staging::open(root).map_err(io::Error::other)?);
-        let landing =
-            Landing { staging, links_to: None, verify: bench.config.verify == Verify::Publish, engine };
+    fn start(arrivals: &Arrivals, place: &Place, way: Way) -> io::Result<Self> {
         let (jobs, expect) = (Arc::new(Jobs::default()), Arc::new(Expect::default()));
-        let (report, landed) = channel();
         let (ended, ends) = tokio::sync::mpsc::channel(usize::from(way.streams));
-        let mut plane = Self { jobs, expect, landed, threads: Vec::new(), ends };
+        let files = (0..place.files).map(|n| file(place, n)).collect::<io::Result<_>>()?;
+        let mut plane = Self { files, jobs, expect, threads: Vec::new(), ends };
         for _ in 0..way.streams {
             let (near, far) = connection()?;
-            let report = report.clone();
-            let report = move |landed| drop(report.send(landed));
-            landing.start(far, Arc::clone(&plane.expect), report, ended.clone())?;
-            let (jobs, source) = (Arc::clone(&plane.jobs), bench.place.source());
+            let tell = arrivals.tell.clone();
+            let report = move |landed| drop(tell.send(News::Landed(landed)));
+            arrivals.landing.start(far, Arc::clone(&plane.expect), report, ended.clone())?;
+            let (jobs, source, tell) = (Arc::clone(&plane.jobs), place.source(), arrivals.tell.clone());
             let sending = move || {
-                if let Err(error) = send(near, &jobs, &source, engine) {
-                    note(&format!("sending: {error}"));
+                if let Err(error) = send(near, &jobs, &source, choice(way.engine)) {
+                    // Nobody listens where the measurement has ended already.
+                    let _ = tell.send(News::Broken(format!("sending: {error}")));
                 }
             };
             plane.threads.push(std::thread::Builder::new().name("send".to_owned()).spawn(sending)?);
         }
         Ok(plane)
-    }
-
-    /// For the time of one measurement. Each file that has landed is removed: the same ones come again and again.
-    fn drain(&self, bench: &Bench<'_>, way: Way) -> Result<Row<Way>, String> {
-        let work = Work::new(bench)?;
-        let target = bench.place.target();
-        let in_flight_max = (WANTED_BYTES / bench.place.file_bytes).clamp(2, WANTED_FILES);
-        let start = Instant::now();
-        let (mut asked, mut files, mut bytes) = (0, 0, 0);
-        let mut names = HashMap::new();
-        loop {
-            let goes_on = start.elapsed() < bench.time && !bench.is_stopped();
-            if goes_on && asked - files < in_flight_max {
-                let (send, land) = work.numbered(asked)?;
-                names.insert(send.transfer, land.at.clone());
-                self.expect.add(send.transfer, land);
-                self.jobs.push(send);
-                asked += 1;
-                continue;
-            }
-            if asked == files {
-                break;
-            }
-            let report =
-                self.landed.recv_timeout(PATIENCE).map_err(|_| "no file lands any more".to_owned())?;
-            let landed = report.outcome.map_err(|why| why.to_string())?;
-            files += 1;
-            bytes += landed.identity.size;
-            if let Some(name) = names.remove(&report.transfer) {
-                std::fs::remove_file(target.join(name.as_path())).map_err(|error| error.to_string())?;
-            }
-        }
-        if bench.is_stopped() {
-            return Err("interrupted".to_owned());
-        }
-        Ok(Row { way, files, bytes, took: start.elapsed() })
     }
 
     /// Ends every thread. What a stream has in hand ends first.
@@ -195,51 +168,29 @@ impl Plane {
             // It has said why.
             let _ = thread.join();
         }
-        drop(self.landed);
         while self.ends.blocking_recv().is_some() {}
     }
 }
 
-/// The files, each as both ends see it.
-struct Work {
-    files: Vec<(RelPath, Identity)>,
-    shift: Arc<Shift>,
-    detector_id: Arc<str>,
+impl Supply for Plane {
+    fn files(&self) -> &[(RelPath, Identity)] {
+        &self.files
+    }
+
+    fn ask(&mut self, wanted: &[(TransferId, usize)]) -> Result<(), String> {
+        for &(transfer, at) in wanted {
+            let (path, identity) = self.files[at].clone();
+            self.jobs.push(SendJob { transfer, path, identity, known_hash: None });
+        }
+        Ok(())
+    }
 }
 
-impl Work {
-    fn new(bench: &Bench<'_>) -> Result<Self, String> {
-        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        let shift = Shift::new(ShiftId(1), uid, gid, "", Vec::new()).map_err(|error| error.to_string())?;
-        let file = |n: u64| {
-            let path = RelPath::new(n.to_string().as_bytes()).map_err(|error| error.to_string())?;
-            let opened =
-                File::open(bench.place.source().join(path.as_path())).map_err(|error| error.to_string())?;
-            let FileStat { size, mtime_ns, ino, ctime_ns, .. } =
-                FileStat::of(opened).map_err(|error| error.to_string())?;
-            Ok::<_, String>((path, Identity { size, mtime_ns, ino, ctime_ns }))
-        };
-        let files = (0..bench.place.files).map(file).collect::<Result<_, _>>()?;
-        Ok(Self { files, shift: Arc::new(shift), detector_id: "tune".into() })
-    }
-
-    fn numbered(&self, n: u64) -> Result<(SendJob, LandJob), String> {
-        let (path, identity) = &self.files[(n % self.files.len() as u64) as usize];
-        let transfer = TransferId(n);
-        let at = RelPath::new(format!("run/{n}").as_bytes()).map_err(|error| error.to_string())?;
-        let land = LandJob {
-            detector: DetectorIndex(0),
-            detector_id: Arc::clone(&self.detector_id),
-            shift: Arc::clone(&self.shift),
-            path: path.clone(),
-            at,
-            to: None,
-            offered: *identity,
-            replace_past: false,
-            compare_only: false,
-        };
-        Ok((SendJob { transfer, path: path.clone(), identity: *identity, known_hash: None }, land))
-    }
+fn file(place: &Place, n: u64) -> io::Result<(RelPath, Identity)> {
+    let path = RelPath::new(n.to_string().as_bytes()).map_err(io::Error::other)?;
+    let opened = File::open(place.source().join(path.as_path()))?;
+    let FileStat { size, mtime_ns, ino, ctime_ns, .. } = FileStat::of(opened)?;
+    Ok((path, Identity { size, mtime_ns, ino, ctime_ns }))
 }
 
 /// Both ends of a connection set up as the daemons do, the sending one first.
@@ -281,17 +232,18 @@ mod tests {
             Row { way, files: 1, bytes, took: Duration::from_secs(1) }
         };
         let (uring, syscall) = (Engine::Uring, Engine::Syscall);
+        let engine = |way: &Way| way.engine;
         let rows = [row(uring, 1, 50), row(uring, 2, 100), row(syscall, 1, 109), row(syscall, 2, 10)];
-        assert_eq!(now(ppu_config::Engine::Auto, &rows), Some(uring));
-        assert_eq!(best_engine(&rows, Some(uring)), Some(uring));
-        assert_eq!(best_engine(&rows, Some(syscall)), Some(syscall));
+        assert_eq!(now(ppu_config::Engine::Auto, &rows, engine), Some(uring));
+        assert_eq!(best_engine(&rows, engine, Some(uring)), Some(uring));
+        assert_eq!(best_engine(&rows, engine, Some(syscall)), Some(syscall));
         let rows = [row(uring, 2, 100), row(syscall, 1, 111)];
-        assert_eq!(best_engine(&rows, Some(uring)), Some(syscall));
+        assert_eq!(best_engine(&rows, engine, Some(uring)), Some(syscall));
         // Where io_uring is forbidden.
         let rows = [row(syscall, 1, 111)];
-        assert_eq!(now(ppu_config::Engine::Auto, &rows), Some(syscall));
-        assert_eq!(now(ppu_config::Engine::Uring, &rows), None);
-        assert_eq!(best_engine(&rows, None), Some(syscall));
-        assert_eq!(best_engine(&[], None), None);
+        assert_eq!(now(ppu_config::Engine::Auto, &rows, engine), Some(syscall));
+        assert_eq!(now(ppu_config::Engine::Uring, &rows, engine), None);
+        assert_eq!(best_engine(&rows, engine, None), Some(syscall));
+        assert_eq!(best_engine(&[], engine, None), None);
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use ppu_uringd::rooted::MEASURING_PREFIX;
 use tempfile::TempDir;
 
 use super::super::Failure;
@@ -50,14 +51,26 @@ impl Place {
     }
 
     /// Where files land.
-    pub(super) fn target(&self) -> PathBuf {
-        self.dir.path().join("target")
+    pub(super) fn target(&self) -> io::Result<PathBuf> {
+        self.own("target")
+    }
+
+    /// One more directory, made where it is missing.
+    pub(super) fn own(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// All of it. Where that is not done, it is tried when this is dropped, and not told.
+    pub(super) fn remove(self) -> Result<(), Failure> {
+        let path = self.dir.path().to_owned();
+        self.dir.close().map_err(|error| at(&path, &error))
     }
 
     /// Incompressible, so that no storage makes it easy for itself.
     fn fill(&self) -> io::Result<()> {
         fs::create_dir(self.source())?;
-        fs::create_dir(self.target())?;
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
         let mut bytes = Vec::with_capacity(self.file_bytes as usize + 8);
         while bytes.len() < self.file_bytes as usize {
@@ -85,13 +98,23 @@ impl fmt::Display for Place {
 /// A directory below a storage's target, or above it where that does not exist yet; and how many bytes may go there.
 pub(super) fn below(target: &Path) -> io::Result<(TempDir, u64)> {
     let existing = nearest_existing(target)?;
-    let room = free_bytes(&existing)? / PART;
+    let room = room(&existing)?;
     Ok((private(&existing)?, room))
+}
+
+/// Bytes that may be taken on a file system.
+pub(super) fn room(path: &Path) -> io::Result<u64> {
+    Ok(free_bytes(path)? / PART)
+}
+
+/// An empty directory of its own on the ramdisk.
+pub(super) fn empty(ramdisk: &Path) -> Result<TempDir, Failure> {
+    private(ramdisk).map_err(|error| at(ramdisk, &error))
 }
 
 fn private(place: &Path) -> io::Result<TempDir> {
     let mode = fs::Permissions::from_mode(0o700);
-    tempfile::Builder::new().prefix(".ppu-uringd-tune-").permissions(mode).tempdir_in(place)
+    tempfile::Builder::new().prefix(MEASURING_PREFIX).permissions(mode).tempdir_in(place)
 }
 
 fn at(path: &Path, error: &io::Error) -> Failure {

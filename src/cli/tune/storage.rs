@@ -76,7 +76,7 @@ fn one(bench: &mut Bench<'_>, storage: &Storage, way: Way) -> Result<Row<Way>, S
     // Before its directory goes. A storage that hangs keeps its thread, which has no name there any more.
     copying.writer.stop(PATIENCE);
     let row = row?;
-    bench.progress(&format!("storage {}, {way}: {:.0} MB/s", storage.id, row.rate() / 1e6));
+    bench.pace.progress(&format!("storage {}, {way}: {:.0} MB/s", storage.id, row.rate() / 1e6));
     Ok(row)
 }
 
@@ -127,7 +127,7 @@ impl Copying {
         let start = Instant::now();
         let (mut given, mut files, mut bytes) = (0, 0, 0);
         loop {
-            let goes_on = start.elapsed() < bench.time && given < most && !bench.is_stopped();
+            let goes_on = start.elapsed() < bench.pace.time && given < most && !bench.pace.is_stopped();
             if goes_on && given - files < 2 * self.way.depth as u64 {
                 inlet.copy(self.numbered(given)?);
                 given += 1;
@@ -155,7 +155,7 @@ impl Copying {
             files += 1;
             bytes += bench.place.file_bytes;
         }
-        if bench.is_stopped() {
+        if bench.pace.is_stopped() {
             return Err("interrupted".to_owned());
         }
         Ok(Row { way: self.way, files, bytes, took: start.elapsed() })

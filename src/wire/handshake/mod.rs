@@ -99,7 +99,16 @@ impl Key {
     /// From what a `key_file` holds; white space around it is not part of the key, since editors add it. No contents: a key
     /// that everybody knows, for loopback.
     pub fn new(contents: &[u8]) -> Self {
-        let key = contents.trim_ascii();
+        Self::of(contents.trim_ascii())
+    }
+
+    /// Of both ends of a measurement, so that none of them and no daemon ever let each other in.
+    #[must_use]
+    pub fn for_measuring(&self) -> Self {
+        Self::of(&self.0.clone().chain_update(b"ppu-uringd tune").finalize().into_bytes())
+    }
+
+    fn of(key: &[u8]) -> Self {
         // RFC 2104: shorter keys are filled up with zeros, longer ones are hashed first.
         let mut block = [0; 64];
         match block.get_mut(..key.len()) {
