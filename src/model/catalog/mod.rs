@@ -162,6 +162,12 @@ enum Since {
     NewerGone,
 }
 
+impl Since {
+    fn is_gone(self) -> bool {
+        matches!(self, Self::Gone | Self::NewerGone)
+    }
+}
+
 impl Entry {
     /// A scan met the file while it was written, in a directory that was new: what it met was no version, this is the first.
     fn is_first_close(&self, identity: &Identity) -> bool {
@@ -428,19 +434,22 @@ impl Catalog {
                 self.withdraw(slot, Withdrawal::Reopened);
                 self.renew(slot, identity, at, shift);
             }
-            State::Sending | State::Sent if changed => self.met_while_offered(slot, identity, at, shift),
+            State::Sending | State::Sent if changed || entry.since.is_gone() => {
+                self.met_while_offered(slot, identity, changed, at, shift);
+            }
             _ => {}
         }
     }
 
     /// As [`Catalog::closed_while_offered`], but nobody has told of a close: it is no version to be counted yet.
-    fn met_while_offered(&mut self, slot: Slot, identity: Identity, at: i64, shift: Shift) {
+    fn met_while_offered(&mut self, slot: Slot, identity: Identity, changed: bool, at: i64, shift: Shift) {
         match self.files[slot].since {
             Since::Nothing | Since::Closed | Since::Met => {
                 self.comes_next(slot, Since::Met, identity, at, shift);
             }
-            // The name is there again.
-            Since::Gone | Since::NewerGone => self.closed_while_offered(slot, identity, true, at, shift),
+            // The name is there again, or was all the time: what was told of its going came late.
+            Since::Gone if !changed => self.comes_next(slot, Since::Met, identity, at, shift),
+            Since::Gone | Since::NewerGone => self.closed_while_offered(slot, identity, changed, at, shift),
             // It is looked at before it is sent.
             Since::Newer => {}
         }

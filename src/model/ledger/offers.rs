@@ -291,11 +291,17 @@ impl Ledger {
         let names = wholes.flat_map(|whole| {
             sources.iter().filter_map(move |source| Some((source, below(&whole, source)?)))
         });
-        let is_it = |(source, name): &(&Option<RelPath>, RelPath)| {
+        let names: Vec<(&Option<RelPath>, RelPath)> = names.collect();
+        let is_it = |(source, name): &&(&Option<RelPath>, RelPath)| {
             let its = unresolved.get(name).map(|unresolved| self.source(detector, unresolved.shift));
             its.is_some_and(|its| its.map_or(*name == file.path, |its| its == **source))
         };
-        names.into_iter().find(is_it).map(|(_, name)| name)
+        // Of one that was held, any of its names may be it.
+        let was_held = |(_, name): &&(&Option<RelPath>, RelPath)| {
+            unresolved.get(name).is_some_and(|unresolved| self.source(detector, unresolved.shift).is_none())
+        };
+        let found = names.iter().find(is_it).or_else(|| names.iter().find(was_held));
+        found.map(|(_, name)| name.clone())
     }
 
     /// What a shift takes of a detector.

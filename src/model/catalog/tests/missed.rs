@@ -97,3 +97,41 @@ fn a_file_that_a_scan_meets_under_a_name_on_its_way_is_not_lost() {
     rig.catalog.landed(rig.now, &[offer]);
     assert_eq!(rig.offer().identity, identity(2));
 }
+
+/// A close is looked at when it is told: a file that was written, renamed and written anew is seen before the old name's going is told.
+#[test]
+fn what_a_scan_meets_again_is_not_gone() {
+    for newer in [1, 2] {
+        for lands in [true, false] {
+            let mut rig = Rig::new();
+            rig.closed("a", 1);
+            let offer = rig.offer().offer;
+            let (transfer, _) = rig.want(offer);
+            if newer > 1 {
+                rig.closed("a", newer);
+            }
+            rig.gone("a");
+            rig.event(Event::Missed);
+            rig.event(Event::ScanBegins);
+            rig.found("a", newer);
+            rig.event(Event::ScanEnds);
+            if lands {
+                rig.report(transfer, SendOutcome::Sent { identity: identity(1), settled: true });
+                rig.catalog.landed(rig.now, &[offer]);
+            } else {
+                rig.decline(transfer, Decline::Changed);
+            }
+            rig.pass(VANISH_GRACE);
+            let words = rig.words();
+            let offered = words.iter().filter_map(|word| match word {
+                Word::Offer(files) => Some(&files[0]),
+                _ => None,
+            });
+            let offered: Vec<_> = offered.map(|file| (file.identity, file.superseded)).collect();
+            assert_eq!(offered, [(identity(newer), 0)], "{newer} lands {lands}: {words:?}");
+            let vanished =
+                |word: &Word| matches!(word, Word::Withdrawn(_, Withdrawal::Vanished) | Word::Gone(_));
+            assert!(!words.iter().any(vanished), "{newer} lands {lands}: {words:?}");
+        }
+    }
+}

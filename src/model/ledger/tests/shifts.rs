@@ -194,28 +194,54 @@ fn two_that_begin_in_silence_are_both_corrected() {
 #[test]
 fn what_waited_is_found_below_another_shifts_source() {
     let mut alone = Alone::new();
-    let offered = |number: u64, name: &[u8], shift| {
-        let identity = Identity { size: 10, mtime_ns: number as i64, ino: 1, ctime_ns: number as i64 };
-        let (offer, path) = (OfferId(number), RelPath::new(name).unwrap());
-        let file = Offered { offer, path, identity, shift, closed_us_ago: 0, fresh: true, superseded: 0 };
-        Fact::Offered { detector: DETECTOR, files: vec![file] }
-    };
     alone.tell(offered(1, b"run/x", ShiftId(1)));
     let reason = "broken".to_owned();
     alone.tell(Fact::LinkDown { detector: DETECTOR, session: Session(1), reason, refused: false });
-    let id = alone.ledger.next_shift_id(alone.now);
-    let mut places = alone.ledger.current_shift().places.clone();
-    places[0].source = Some(RelPath::new(b"run").unwrap());
-    let mut out = Vec::new();
-    alone.ledger.start_shift(Shift::new(id, 600, 600, "$UID", places).unwrap(), &mut out).unwrap();
-    let Some(Order::Record { sequence: up_to, .. }) = out.pop() else { panic!("{out:?}") };
-    alone.tell(Fact::Committed { up_to });
+    let id = alone.start_with_source(b"run");
     alone.tell(Fact::LinkUp { detector: DETECTOR, session: Session(2) });
     alone.tell(Fact::ManifestBegin { detector: DETECTOR });
     alone.tell(offered(2, b"x", id));
     alone.tell(Fact::ManifestEnd { detector: DETECTOR });
     let before = alone.ledger.tallies.get(ShiftId(1), StorageIndex(0));
     assert_eq!((before.lost, before.superseded), (0, 1));
+}
+
+/// What was held is closed again, as people are told to do, while a shift takes another part of the detector.
+#[test]
+fn what_was_held_is_found_below_another_shifts_source() {
+    let mut alone = Alone::new();
+    alone.start_with_source(b"run");
+    alone.tell(offered(1, b"x", ShiftId::UNKNOWN));
+    let reason = "broken".to_owned();
+    alone.tell(Fact::LinkDown { detector: DETECTOR, session: Session(1), reason, refused: false });
+    alone.tell(Fact::LinkUp { detector: DETECTOR, session: Session(2) });
+    alone.tell(Fact::ManifestBegin { detector: DETECTOR });
+    alone.tell(offered(2, b"run/x", ShiftId(1)));
+    let orders = alone.tell(Fact::ManifestEnd { detector: DETECTOR });
+    assert!(!orders.iter().any(|order| matches!(order, Order::Tell(_))), "{orders:?}");
+    let held = alone.ledger.tallies.get(ShiftId::UNKNOWN, StorageIndex(0));
+    assert_eq!((held.lost, held.superseded), (0, 1));
+    assert_eq!(alone.ledger.report(alone.now).detectors[0].backlog.files, 1);
+}
+
+fn offered(number: u64, name: &[u8], shift: ShiftId) -> Fact {
+    let identity = Identity { size: 10, mtime_ns: number as i64, ino: 1, ctime_ns: number as i64 };
+    let (offer, path) = (OfferId(number), RelPath::new(name).unwrap());
+    let file = Offered { offer, path, identity, shift, closed_us_ago: 0, fresh: true, superseded: 0 };
+    Fact::Offered { detector: DETECTOR, files: vec![file] }
+}
+
+impl Alone {
+    fn start_with_source(&mut self, source: &[u8]) -> ShiftId {
+        let id = self.ledger.next_shift_id(self.now);
+        let mut places = self.ledger.current_shift().places.clone();
+        places[0].source = Some(RelPath::new(source).unwrap());
+        let mut out = Vec::new();
+        self.ledger.start_shift(Shift::new(id, 600, 600, "$UID", places).unwrap(), &mut out).unwrap();
+        let Some(Order::Record { sequence: up_to, .. }) = out.pop() else { panic!("{out:?}") };
+        self.tell(Fact::Committed { up_to });
+        id
+    }
 }
 
 #[test]
