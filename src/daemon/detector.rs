@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch as flag};
 use super::engine;
 use super::lock::{LockError, StateLock};
 use super::{key, releasing, runtime, self_check, sending, signals};
-use crate::host::priority::Priority;
+use crate::host::priority::OnTheWay;
 use crate::host::wakeup::QuickWakeups;
 use crate::model::catalog::{Catalog, Event};
 use crate::model::host::Role;
@@ -102,7 +102,7 @@ pub fn run(config: Detector) -> Result<(), DetectorError> {
     let (watch, seen) = begin_watch(settings)?;
     self_check::run(Role::Detector, &watch.ramdisk().root(), PIPES_MAX, config.low_latency);
     tracing::info!(listen = %config.listen, engine = %engine.engine(), "ppu-uringd detector is running");
-    Priority::Way.take();
+    let _way = OnTheWay::take();
     let (saved, saves) = mpsc::unbounded_channel();
     let ramdisk = watch.ramdisk();
     let clock = move || ramdisk.root().file_clock_ns();
@@ -273,12 +273,14 @@ async fn notice(
             _ = clock.tick() => {
                 desk.look_at_clock();
                 wakeups.pass(Instant::now());
+                wakeups.under_way(desk.catalog.borrow().counts().backlog_files);
                 continue;
             }
             () = desk.sooner.notified() => continue,
             () = tick => Vec::new(),
         };
         desk.notice(Instant::now(), batch);
+        wakeups.under_way(desk.catalog.borrow().counts().backlog_files);
         desk.news.notify_one();
         desk.safer.notify_one();
         tokio::task::yield_now().await;

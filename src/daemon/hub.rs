@@ -16,7 +16,7 @@ use super::lookout::Lookout;
 use super::shifts::{Reply, Shifts};
 use super::waiting::Waiting;
 use super::which::Known;
-use crate::host::priority::Priority;
+use crate::host::priority::OnTheWay;
 use crate::host::wakeup::QuickWakeups;
 use crate::land::expect::Expect;
 use crate::land::link::Notice;
@@ -133,7 +133,7 @@ pub struct Outlet {
 impl Hub {
     /// Until [`Input::Stop`], or until nobody is left to speak.
     pub fn run(mut self, inputs: &Receiver<Input>, mut orders: Vec<Order>) {
-        Priority::Way.take();
+        let _way = OnTheWay::take();
         let mut next_tick = Instant::now();
         loop {
             let now = now();
@@ -143,6 +143,7 @@ impl Hub {
             }
             self.ledger.work(now, &mut orders);
             self.obey(&mut orders);
+            self.wakeups.under_way(self.ledger.wanted_files());
             self.waiting.committed(&self.ledger);
             self.shifts.answer(&self.ledger, now);
             self.halves.answer(&self.ledger, now);

@@ -29,7 +29,7 @@ use super::verify::{self, Verifier};
 use super::waiting::Waiting;
 use super::which::Known;
 use super::{key, limits, restore, self_check, shifts, signals};
-use crate::host::priority::Priority;
+use crate::host::priority::OnTheWay;
 use crate::host::wakeup::QuickWakeups;
 use crate::journal::{self, JournalError, News, Origin, Queries};
 use crate::land::link::{Link, Notice, StartLanding};
@@ -233,7 +233,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let dashboard = dashboard.start(inputs.clone()).map_err(io_error("start the dashboard's thread"))?;
     intake::start_pipes(&config.interfaces, &handed, &inputs);
     let control = (control, verifier, intake);
-    Priority::Way.take();
+    let _way = OnTheWay::take();
     let served =
         runtime::block_on(engine.engine(), serve(&config, key, id, control, start_landing, inputs.clone()));
     dashboard.stop();

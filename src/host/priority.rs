@@ -1,14 +1,17 @@
 //! Who goes first where processors are short.
 
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::unistd::{Pid, gettid};
+use ppu_uring::sys::set_real_time;
 use rustix::process::setpriority_process;
 
 /// Of a thread; its nice value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// What an image waits for from its close to its name on the PPU. Not reading it on the detector, which is work, and may not take
-    /// processors from the software that writes the images.
-    Way = -10,
-    /// Neither.
+    /// Neither on an image's way nor behind it.
     Usual = 0,
     /// Copying on, and taking away.
     Background = 10,
@@ -26,9 +29,98 @@ impl Priority {
     }
 }
 
+/// Its nice value.
+const ON_THE_WAY: i32 = -10;
+
+/// The calling thread does what an image waits for from its close to its name on the PPU: it goes before others. Not reading the image on the
+/// detector, which is work, and may not take processors from the software that writes images. To be held until the thread ends.
+#[derive(Debug)]
+#[must_use]
+pub struct OnTheWay {
+    thread: Pid,
+    /// Of this thread alone.
+    stays: PhantomData<*const ()>,
+}
+
+impl OnTheWay {
+    /// For the calling thread; the nice value also for those that it starts from now on. Refused as [`Priority::take`].
+    pub fn take() -> Self {
+        let thread = gettid();
+        let _ = setpriority_process(None, ON_THE_WAY);
+        let mut way = way();
+        way.threads.insert(thread.as_raw());
+        if way.real_time {
+            let _ = set_real_time(thread, true);
+        }
+        Self { thread, stays: PhantomData }
+    }
+}
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        way().threads.remove(&self.thread.as_raw());
+        let _ = set_real_time(self.thread, false);
+    }
+}
+
+/// All threads of this process that are on the way run in real time from now on, or no more. Ahead of everything else a thread is not only
+/// the next one, it interrupts: by nice values it waits until another's time slice is over, which takes milliseconds.
+pub(super) fn real_time(on: bool) {
+    let mut way = way();
+    way.real_time = on;
+    for thread in way.threads.iter().map(|thread| Pid::from_raw(*thread)) {
+        // Refused, it is only slower.
+        let _ = set_real_time(thread, on);
+    }
+}
+
+#[derive(Default)]
+struct Way {
+    threads: BTreeSet<i32>,
+    real_time: bool,
+}
+
+static WAY: Mutex<Way> = Mutex::new(Way { threads: BTreeSet::new(), real_time: false });
+
+fn way() -> MutexGuard<'static, Way> {
+    WAY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_on_the_way_goes_first_until_the_end() {
+        if set_real_time(gettid(), true).and_then(|()| set_real_time(gettid(), false)).is_err() {
+            eprintln!("SKIPPED: no thread may run in real time here");
+            return;
+        }
+        let stat = |thread: Pid| {
+            let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+            // proc_pid_stat(5): fields 19 and 41; the third is the first after the name.
+            let field =
+                |n: usize| stat.rsplit_once(") ").unwrap().1.split(' ').nth(n - 3).unwrap().to_owned();
+            (field(19), field(41))
+        };
+        let (usual, first) = (("-10".to_owned(), "0".to_owned()), ("-10".to_owned(), "1".to_owned()));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let early = OnTheWay::take();
+                assert_eq!(stat(early.thread), usual);
+                real_time(true);
+                assert_eq!(stat(early.thread), first);
+                let child = scope.spawn(|| stat(gettid())).join().unwrap();
+                assert_eq!(child.1, "0", "it does not inherit that");
+                drop(early);
+                assert_eq!(stat(gettid()), usual);
+                let late = OnTheWay::take();
+                assert_eq!(stat(late.thread), first);
+                real_time(false);
+                assert_eq!(stat(late.thread), usual);
+            });
+        });
+    }
 
     #[test]
     fn a_thread_alone_is_moved() {

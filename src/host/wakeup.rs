@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::priority;
+
 const DEVICE: &str = "/dev/cpu_dma_latency";
 /// The lightest sleep of processors (C1), in microseconds.
 const LIGHT_SLEEP_US: i32 = 2;
@@ -16,15 +18,21 @@ const LIGHT_SLEEP_US: i32 = 2;
 const NO_SLEEP_US: i32 = 0;
 /// Held that long after the last image: longer than a detector pauses in a run.
 const HELD_FOR: Duration = Duration::from_secs(10);
+/// With so many images under way there is work enough: to do it in real time would lock others out, on a small machine even people.
+const MANY: u64 = 16;
+/// With so few there is not.
+const FEW: u64 = 4;
 
 /// Asks for quick wake-ups from an image until some time after the last.
 #[derive(Debug)]
 pub struct QuickWakeups {
     device: PathBuf,
-    /// `None`: not wanted, or refused.
+    wanted: bool,
+    /// `None`: refused.
     latency_us: Option<i32>,
     held: Option<File>,
     until: Option<Instant>,
+    real_time: bool,
 }
 
 impl QuickWakeups {
@@ -33,23 +41,35 @@ impl QuickWakeups {
         let driver = super::read(Path::new("/sys/devices/system/cpu/cpuidle/current_driver"));
         let virtual_machine = driver.as_deref() == Some("haltpoll");
         let latency_us = if virtual_machine { NO_SLEEP_US } else { LIGHT_SLEEP_US };
-        Self::on(DEVICE.into(), wanted.then_some(latency_us))
+        Self::on(DEVICE.into(), wanted, latency_us)
     }
 
-    fn on(device: PathBuf, latency_us: Option<i32>) -> Self {
-        Self { device, latency_us, held: None, until: None }
+    fn on(device: PathBuf, wanted: bool, latency_us: i32) -> Self {
+        Self { device, wanted, latency_us: Some(latency_us), held: None, until: None, real_time: false }
     }
 
     /// An image is on its way.
     pub fn image(&mut self, now: Instant) {
-        let Some(latency_us) = self.latency_us else { return };
+        if !self.wanted {
+            return;
+        }
         self.until = Some(now + HELD_FOR);
-        if self.held.is_none() {
+        if let (None, Some(latency_us)) = (&self.held, self.latency_us) {
             match ask(&self.device, latency_us) {
                 Ok(file) => self.held = Some(file),
                 // The self-check has said so.
                 Err(_) => self.latency_us = None,
             }
+        }
+    }
+
+    /// So many are.
+    pub fn under_way(&mut self, images: u64) {
+        let enough = if self.real_time { MANY } else { FEW + 1 };
+        let real_time = self.until.is_some() && images < enough;
+        if real_time != self.real_time {
+            self.real_time = real_time;
+            priority::real_time(real_time);
         }
     }
 
@@ -89,11 +109,11 @@ mod tests {
         let asked = || std::fs::read(&device).unwrap();
         let begin = Instant::now();
 
-        let mut unwanted = QuickWakeups::on(device.clone(), None);
+        let mut unwanted = QuickWakeups::on(device.clone(), false, 2);
         unwanted.image(begin);
         assert!(asked().is_empty());
 
-        let mut wakeups = QuickWakeups::on(device.clone(), Some(2));
+        let mut wakeups = QuickWakeups::on(device.clone(), true, 2);
         wakeups.pass(begin);
         assert!(wakeups.held.is_none());
         wakeups.image(begin);
@@ -108,10 +128,26 @@ mod tests {
     }
 
     #[test]
+    fn a_backlog_is_not_worked_off_in_real_time() {
+        let mut wakeups = QuickWakeups::on("/nowhere".into(), true, 2);
+        let begin = Instant::now();
+        wakeups.under_way(0);
+        assert!(!wakeups.real_time, "nothing flows");
+        wakeups.image(begin);
+        for (images, real_time) in [(5, false), (4, true), (15, true), (16, false), (5, false), (0, true)] {
+            wakeups.under_way(images);
+            assert_eq!(wakeups.real_time, real_time, "{images}");
+        }
+        wakeups.pass(begin + Duration::from_secs(11));
+        wakeups.under_way(0);
+        assert!(!wakeups.real_time, "no more");
+    }
+
+    #[test]
     fn what_is_refused_is_not_asked_again() {
         let directory = tempfile::tempdir().unwrap();
         let device = directory.path().join("cpu_dma_latency");
-        let mut wakeups = QuickWakeups::on(device.clone(), Some(0));
+        let mut wakeups = QuickWakeups::on(device.clone(), true, 0);
         wakeups.image(Instant::now());
         std::fs::write(&device, "").unwrap();
         wakeups.image(Instant::now());

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::expect::Expect;
 use super::stream::{self, LIMITS, Lander, Refusal};
-use crate::host::priority::Priority;
+use crate::host::priority::OnTheWay;
 use crate::model::file_version::TransferId;
 use crate::model::job::{Brand, LandFailure, LandJob, LandReport, Landed};
 use crate::model::path::RelPath;
@@ -53,7 +53,7 @@ impl Landing {
     ) -> io::Result<()> {
         let Self { staging, links_to, verify, engine } = self.clone();
         std::thread::Builder::new().name("land".to_owned()).spawn(move || {
-            Priority::Way.take();
+            let _way = OnTheWay::take();
             let reason = match open_engine(engine, LIMITS) {
                 Err(error) => error.to_string(),
                 Ok(mut opened) => {

@@ -22,7 +22,7 @@ use super::staging::{self, Prepared};
 use super::tree::{Tree, Wd};
 use super::walk::{Visitor, Walk};
 use super::{Settings, WatchError};
-use crate::host::priority::Priority;
+use crate::host::priority::OnTheWay;
 use crate::model::catalog::Event;
 use crate::model::file_version::Identity;
 use crate::model::path::RelPath;
@@ -152,7 +152,7 @@ impl<T: FnMut(Vec<Event>) -> ControlFlow<()>> Watcher<T> {
 
     /// Until `stop` becomes readable, or nobody listens any more.
     pub(super) fn run(mut self, stop: &OwnedFd) {
-        Priority::Way.take();
+        let _way = OnTheWay::take();
         let mut buffer = vec![0; BUFFER_BYTES];
         self.scan_everything(Cause::Start);
         while self.view.told.is_continue() {

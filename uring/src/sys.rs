@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::OnceLock;
 
+use nix::unistd::Pid;
+
 /// pwrite(2) from an address that no reference can be made to.
 ///
 /// # Safety
@@ -98,6 +100,22 @@ pub(crate) fn interrupt(thread: &std::thread::JoinHandle<()>) {
     use std::os::unix::thread::JoinHandleExt;
     // SAFETY: the handle is not joined, so the thread's id is valid even if it has ended.
     unsafe { libc::pthread_kill(thread.as_pthread_t(), INTERRUPT) };
+}
+
+/// Moves a thread of this process to the lowest real-time priority (`SCHED_FIFO`, 1), or back to where it was: its nice value stays. What it starts
+/// meanwhile does not inherit it.
+///
+/// # Errors
+/// As sched_setscheduler(2) says: `EPERM` without CAP_SYS_NICE, or where the thread's group may not run in real time; `ESRCH`: it has ended.
+pub fn set_real_time(thread: Pid, on: bool) -> io::Result<()> {
+    let (policy, sched_priority) =
+        if on { (libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, 1) } else { (libc::SCHED_OTHER, 0) };
+    let parameters = libc::sched_param { sched_priority };
+    // SAFETY: `parameters` outlives the call, which only reads it.
+    match unsafe { libc::sched_setscheduler(thread.as_raw(), policy, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 #[cfg(test)]
