@@ -426,7 +426,8 @@ impl Catalog {
                 self.files[slot].fresh = changed || missed;
             }
             State::Waiting | State::Outside if changed => {
-                let at = entry.closed_us;
+                // Else a PPU that waits for our word on a shift would take what was closed in that shift for an earlier one's.
+                let at = if same_content(&entry.identity, &identity) { entry.closed_us } else { at };
                 self.renew(slot, identity, at, shift);
             }
             // The PPU may have the offered one already: then nobody looks at the file again.

@@ -88,3 +88,26 @@ fn what_fell_and_is_outside_by_now_is_gone() {
     let gone = |word: &Word| matches!(word, Word::Gone(offers) if offers.contains(&offer));
     assert_eq!(before.iter().chain(&rig.words()).filter(|word| gone(word)).count(), 1);
 }
+
+/// It is told apart by that whether it was closed before a shift had begun for the PPU, as long as that waits for our word on the shift.
+#[test]
+fn what_a_scan_meets_in_place_of_what_waits_was_closed_by_then() {
+    let mut rig = Rig::without_ppu();
+    let met = |rig: &mut Rig, identity: Identity| {
+        rig.pass(Duration::from_secs(1));
+        rig.event(Event::ScanBegins);
+        let at = rig.now;
+        rig.event(Event::Found { path: path("a"), identity, at });
+        rig.event(Event::ScanEnds);
+    };
+    rig.closed("a", 1);
+    met(&mut rig, written(Duration::ZERO));
+    // A link or a chmod is no close.
+    met(&mut rig, Identity { ctime_ns: EPOCH_NS + 5, ..written(Duration::ZERO) });
+    rig.connect();
+    let words = rig.words();
+    let [Word::ShiftWord(_), Word::ManifestBegin, Word::Offer(files), Word::ManifestEnd] = &words[..] else {
+        panic!("{words:?}")
+    };
+    assert_eq!((files[0].closed_us_ago / 1000, files.len()), (1000, 1), "{words:?}");
+}
