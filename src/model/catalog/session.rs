@@ -95,7 +95,8 @@ impl Catalog {
             return self.decline(transfer, Decline::Changed); // withdrawn meanwhile
         };
         let entry = &mut self.files[slot];
-        // It had landed perhaps, and is not there any more: if it comes to nothing now, that counts.
+        // It had landed perhaps, and is not there any more: it is a version like any other, and if it comes to nothing now, that counts.
+        entry.produced |= entry.landed && known_hash.is_none();
         entry.landed &= known_hash.is_some();
         match (entry.state, entry.since) {
             // It is read after that close, all the same.

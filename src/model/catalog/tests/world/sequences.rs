@@ -138,6 +138,20 @@ fn a_close_speaks_for_all_names_of_the_file() {
     check(&[&renamed[..], &[Write(0), Rename(3, 0)]].concat());
 }
 
+/// It fell, and the link broke before that was told: what is written to it while it travels anew is the next version, not its first.
+#[test]
+fn what_fell_unheard_and_is_written_while_it_travels_again_counts() {
+    use Step::{Break, Fall, Flow, ToDetector, Watch, Write};
+    let mut world = World::new();
+    let fallen = [Write(0), Watch, Write(3), Watch, Write(2), Watch, Flow, Fall(3), Fall(2), ToDetector];
+    let written = [Break, Flow, Write(2), Watch, Write(2), Watch];
+    fallen.iter().chain(&written).for_each(|step| world.step(*step));
+    world.settle();
+    world.check();
+    let Ppu { landed, superseded, lost, .. } = world.ppu;
+    assert_eq!(landed + superseded + lost, world.produced);
+}
+
 /// What was put back while events were lost is not waited for.
 #[test]
 fn a_file_put_back_in_an_overflow_is_there_again() {
