@@ -33,6 +33,8 @@ pub struct QuickWakeups {
     held: Option<File>,
     until: Option<Instant>,
     real_time: bool,
+    /// Who is told that.
+    switch: fn(bool),
 }
 
 impl QuickWakeups {
@@ -41,11 +43,12 @@ impl QuickWakeups {
         let driver = super::read(Path::new("/sys/devices/system/cpu/cpuidle/current_driver"));
         let virtual_machine = driver.as_deref() == Some("haltpoll");
         let latency_us = if virtual_machine { NO_SLEEP_US } else { LIGHT_SLEEP_US };
-        Self::on(DEVICE.into(), wanted, latency_us)
+        Self::on(DEVICE.into(), wanted, latency_us, priority::real_time)
     }
 
-    fn on(device: PathBuf, wanted: bool, latency_us: i32) -> Self {
-        Self { device, wanted, latency_us: Some(latency_us), held: None, until: None, real_time: false }
+    fn on(device: PathBuf, wanted: bool, latency_us: i32, switch: fn(bool)) -> Self {
+        let latency_us = Some(latency_us);
+        Self { device, wanted, latency_us, held: None, until: None, real_time: false, switch }
     }
 
     /// An image is on its way.
@@ -69,7 +72,7 @@ impl QuickWakeups {
         let real_time = self.until.is_some() && images < enough;
         if real_time != self.real_time {
             self.real_time = real_time;
-            priority::real_time(real_time);
+            (self.switch)(real_time);
         }
     }
 
@@ -101,6 +104,9 @@ fn ask(device: &Path, latency_us: i32) -> io::Result<File> {
 mod tests {
     use super::*;
 
+    /// Other tests' threads stay as they are.
+    const NOBODY: fn(bool) = |_| {};
+
     #[test]
     fn it_is_held_while_images_flow() {
         let directory = tempfile::tempdir().unwrap();
@@ -109,11 +115,11 @@ mod tests {
         let asked = || std::fs::read(&device).unwrap();
         let begin = Instant::now();
 
-        let mut unwanted = QuickWakeups::on(device.clone(), false, 2);
+        let mut unwanted = QuickWakeups::on(device.clone(), false, 2, NOBODY);
         unwanted.image(begin);
         assert!(asked().is_empty());
 
-        let mut wakeups = QuickWakeups::on(device.clone(), true, 2);
+        let mut wakeups = QuickWakeups::on(device.clone(), true, 2, NOBODY);
         wakeups.pass(begin);
         assert!(wakeups.held.is_none());
         wakeups.image(begin);
@@ -129,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_backlog_is_not_worked_off_in_real_time() {
-        let mut wakeups = QuickWakeups::on("/nowhere".into(), true, 2);
+        let mut wakeups = QuickWakeups::on("/nowhere".into(), true, 2, NOBODY);
         let begin = Instant::now();
         wakeups.under_way(0);
         assert!(!wakeups.real_time, "nothing flows");
@@ -147,7 +153,7 @@ mod tests {
     fn what_is_refused_is_not_asked_again() {
         let directory = tempfile::tempdir().unwrap();
         let device = directory.path().join("cpu_dma_latency");
-        let mut wakeups = QuickWakeups::on(device.clone(), true, 0);
+        let mut wakeups = QuickWakeups::on(device.clone(), true, 0, NOBODY);
         wakeups.image(Instant::now());
         std::fs::write(&device, "").unwrap();
         wakeups.image(Instant::now());
