@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use support::daemon::BINARY;
 use support::documented::has_form;
 use support::is_root;
+use support::oracle::everything_below;
 use support::rig::{Options, Other, Rig};
 
 fn rig() -> Rig {
@@ -29,19 +30,7 @@ fn tune(rig: &Rig, arguments: &[&str]) -> Command {
 
 /// Every name on the ramdisk and the storages.
 fn names(rig: &Rig) -> BTreeSet<PathBuf> {
-    let roots = [rig.ppu_ramdisk.path(), rig.storage.path(), rig.others[0].path()];
-    let mut found = BTreeSet::new();
-    let mut directories: Vec<PathBuf> = roots.map(Path::to_owned).into();
-    while let Some(directory) = directories.pop() {
-        // What the measurement has just removed is gone.
-        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                directories.push(entry.path());
-            }
-            found.insert(entry.path());
-        }
-    }
-    found
+    everything_below(&[rig.ppu_ramdisk.path(), rig.storage.path(), rig.others[0].path()])
 }
 
 #[test]

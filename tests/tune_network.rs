@@ -16,6 +16,7 @@ use serde_json::Value;
 use support::daemon::BINARY;
 use support::documented::has_form;
 use support::netns::Net;
+use support::oracle::everything_below;
 use support::rig::{Options, Rig};
 use support::{is_root, wait_until};
 
@@ -86,18 +87,7 @@ impl Drop for Serving {
 
 /// Every name on both ramdisks.
 fn names(rig: &Rig) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    let mut directories = vec![rig.ppu_ramdisk.path().to_owned(), rig.source(0).to_owned()];
-    while let Some(directory) = directories.pop() {
-        // What the measurement has just removed is gone.
-        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                directories.push(entry.path());
-            }
-            found.insert(entry.path());
-        }
-    }
-    found
+    everything_below(&[rig.ppu_ramdisk.path(), rig.source(0)])
 }
 
 fn texts(output: Output) -> (String, String) {

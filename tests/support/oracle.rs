@@ -1,6 +1,6 @@
 //! What must be where: every file of the manifest, identical, on the PPU's ramdisk and on the storage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -124,6 +124,22 @@ pub fn check_staging_empty(rig: &Rig) {
             std::fs::read_dir(&staging).map_or(true, |entries| entries.flatten().filter(is_file).count() == 0)
         });
     }
+}
+
+/// Everything that has a name below `roots`, our staging directories included.
+pub fn everything_below(roots: &[&Path]) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut directories: Vec<PathBuf> = roots.iter().map(|root| root.to_path_buf()).collect();
+    while let Some(directory) = directories.pop() {
+        // What was removed meanwhile is gone.
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                directories.push(entry.path());
+            }
+            found.insert(entry.path());
+        }
+    }
+    found
 }
 
 /// Regular files' paths below `root`, without reading them.
