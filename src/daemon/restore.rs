@@ -115,7 +115,6 @@ fn restore(ledger: &mut Ledger, live: LiveVersion, storages: usize, ramdisk: &Ro
         hash: version.hash,
         mode: version.mode,
         local: None,
-        offer: None,
         on_detector: !gone,
         seen: 0,
         closed: None,

@@ -97,7 +97,6 @@ impl Journal {
                 hash: of.hash,
                 mode: of.mode,
                 local: None,
-                offer: None,
                 on_detector: !entry.gone,
                 seen: 0,
                 closed: None,

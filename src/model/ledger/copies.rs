@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::health::{Called, Health, Trouble};
+use super::queue::Queue;
 use super::timing::Meter;
 use super::{CopyState, Ledger, Now, Order, Version};
 use crate::model::file_version::{StorageIndex, VersionId};
@@ -26,7 +27,7 @@ const LATER: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Storage {
     /// To be copied, oldest first.
-    pub(super) ready: BTreeSet<VersionId>,
+    pub(super) ready: Queue,
     /// To be copied from another storage, because they are no longer on the ramdisk; oldest first.
     remote: BTreeSet<VersionId>,
     /// To be tried again at that time.
@@ -286,7 +287,7 @@ impl Ledger {
                     self.timing.stored(storage, now.at.saturating_duration_since(closed));
                 }
                 let internal = self.settings.storages[storage.index()].internal;
-                if let Some(offer) = version.offer.filter(|_| internal) {
+                if let Some(offer) = self.versions.offer(id).filter(|_| internal) {
                     acks[version.detector.index()].push(offer);
                 }
             }
@@ -308,7 +309,7 @@ impl Ledger {
         }
         let state = self.versions.get(id).map(|version| version.copies[storage.index()].state);
         if matches!(state, Some(CopyState::Queued | CopyState::Failed)) {
-            self.storages[storage.index()].ready.remove(&id);
+            self.storages[storage.index()].ready.remove(id);
             self.end_superseded(id, storage, out);
         }
     }
@@ -350,8 +351,8 @@ impl Ledger {
     ) {
         let Some(version) = self.versions.get_mut(id) else { return };
         let copy = &mut version.copies[storage.index()];
-        copy.tries += 1;
-        let tries = copy.tries;
+        copy.tries = copy.tries.saturating_add(1);
+        let tries = u32::from(copy.tries);
         let settings = &self.settings.storages[storage.index()];
         let pause = settings.retry_pause.saturating_mul(2u32.saturating_pow(tries.min(8) - 1));
         let pause = pause.min(settings.retry_pause_max);
@@ -366,7 +367,7 @@ impl Ledger {
     fn give_up(&mut self, id: VersionId, storage: StorageIndex, reason: &str, out: &mut Vec<Order>) {
         self.set_copy(id, storage, CopyState::Failed);
         let Some(version) = self.versions.get(id) else { return };
-        let tries = version.copies[storage.index()].tries;
+        let tries = u32::from(version.copies[storage.index()].tries);
         let (from, to) = self.places(version);
         let text = |path: Option<RelPath>| path.map_or(String::new(), |path| path.to_string());
         let storage_id = &self.settings.storages[storage.index()].id;

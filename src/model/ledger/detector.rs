@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::shifts::Awaited;
 use super::troubles::Troubles;
-use super::{Copy, Session, Version};
+use super::{Copies, Session};
 use crate::model::file_version::{Hash, Identity, OfferId, VersionId};
 use crate::model::offer::{Heartbeat, Withdrawal};
 use crate::model::pacing::Pace;
@@ -28,8 +28,6 @@ pub(super) struct Detector {
     pub(super) waiting: BTreeSet<OfferId>,
     /// Offers to be asked for again at that time.
     pub(super) later: BTreeSet<(Instant, OfferId)>,
-    /// Landed versions under their offers of this session.
-    pub(super) landed: HashMap<OfferId, VersionId>,
     /// Versions known to exist that no session has offered yet: offered to the session before, or fallen from the ramdisk
     /// before they were stored.
     pub(super) unresolved: HashMap<RelPath, Unresolved>,
@@ -89,14 +87,6 @@ pub(super) struct Offer {
 }
 
 impl Detector {
-    /// A landed version is known to the present session by this offer.
-    pub(super) fn link_offer(&mut self, offer: OfferId, id: VersionId, version: &mut Version) {
-        if let Some(before) = version.offer.replace(offer) {
-            self.landed.remove(&before);
-        }
-        self.landed.insert(offer, id);
-    }
-
     pub(super) fn files_without_room(&self) -> u64 {
         if self.blocked_since.is_some() { self.waiting.len() as u64 } else { 0 }
     }
@@ -110,19 +100,13 @@ impl Detector {
     pub(super) fn backlog_is_empty(&self) -> bool {
         self.offers.is_empty() && self.beat.backlog_files == 0
     }
-
-    pub(super) fn unlink_offer(&mut self, version: &mut Version) {
-        if let Some(offer) = version.offer.take() {
-            self.landed.remove(&offer);
-        }
-    }
 }
 
 pub(super) struct Unresolved {
     pub(super) shift: ShiftId,
     pub(super) identity: Identity,
     /// Had landed, and fell from the ramdisk before it was stored everywhere.
-    pub(super) fallen: Option<(VersionId, Box<[Copy]>)>,
+    pub(super) fallen: Option<(VersionId, Copies)>,
     /// Had landed, and fell from the ramdisk, be it long ago; then its detector may believe that it is there.
     pub(super) again: bool,
     /// The detector will tell of it in this session; a manifest that is under way may not name it.

@@ -64,7 +64,6 @@ impl Ledger {
             hash,
             mode,
             local: Some(local),
-            offer: None,
             on_detector: true,
             seen: 0,
             closed: None,

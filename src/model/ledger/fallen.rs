@@ -20,6 +20,7 @@ impl Ledger {
 
     /// As [`fall`](Self::fall), in the middle of a session: the detector is asked to offer it anew. No copy of it is in flight.
     pub(super) fn fetch_again(&mut self, id: VersionId, reason: &str, out: &mut Vec<Order>) {
+        let offer = self.versions.offer(id);
         let Some(version) = self.versions.remove(id) else { return };
         for (storage, copy) in version.copies.iter().enumerate() {
             if !copy.state.is_final() {
@@ -35,14 +36,12 @@ impl Ledger {
         );
         out.push(Order::Tell(Message::new(Code::LandError, version.path.to_string(), long)));
         let state = &mut self.detectors[detector.index()];
-        if let Some(offer) = version.offer {
-            state.landed.remove(&offer);
+        if let Some(offer) = offer {
             state.fell.insert(offer, version.path.clone());
             out.push(Order::Fell { detector, offers: vec![offer] });
         }
         self.replace_unresolved(detector, &version.path, out);
-        let asked = version.offer.is_some();
-        self.fall(id, version, asked);
+        self.fall(id, version, offer.is_some());
     }
 
     /// The detector said that it does not have it any more, before it heard that it is needed again.

@@ -1,7 +1,7 @@
 //! Transfers and how they end on the PPU.
 
 use super::offers::internal_copy_is_stored;
-use super::{Copy, CopyState, Ledger, Now, Order, Session, Version};
+use super::{Copies, Copy, CopyState, Ledger, Now, Order, Session, Version};
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex, VersionId};
 use crate::model::job::{LandFailure, LandReport, Landed};
 use crate::model::message::{Code, Message};
@@ -55,7 +55,6 @@ impl Ledger {
             hash: landed.hash,
             mode: landed.mode,
             local: Some(landed.local),
-            offer: None,
             on_detector: true,
             seen: self.manifest_of(detector),
             closed,
@@ -71,9 +70,7 @@ impl Ledger {
         // What was to be fetched again under this name is older: it was offered after this one, or not yet.
         self.replace_unresolved(detector, &version.path, out);
         let id = self.admit(now, version, out);
-        if let Some(version) = self.versions.get_mut(id) {
-            self.detectors[detector.index()].link_offer(offer, id, version);
-        }
+        self.versions.link_offer(id, offer);
         out.push(Order::AckLanded { detector, offers: vec![offer] });
     }
 
@@ -81,9 +78,7 @@ impl Ledger {
     pub(super) fn admit(&mut self, now: Now, version: Version, out: &mut Vec<Order>) -> VersionId {
         let older = self.versions.newest(version.detector, &version.path);
         if let Some(older) = older {
-            if let Some(older) = self.versions.get_mut(older) {
-                self.detectors[version.detector.index()].unlink_offer(older);
-            }
+            self.versions.unlink_offer(older);
             self.supersede(older, &version, out);
             self.leave_detector(older, out);
             // Its detector may have said before that it does not have it any more.
@@ -233,7 +228,7 @@ impl Ledger {
         )
     }
 
-    pub(super) fn fresh_copies(&self) -> Box<[Copy]> {
+    pub(super) fn fresh_copies(&self) -> Copies {
         self.settings.storages.iter().map(|_| Copy { state: CopyState::Queued, tries: 0 }).collect()
     }
 }

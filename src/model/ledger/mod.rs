@@ -23,6 +23,7 @@ mod health;
 mod landings;
 mod leaving;
 mod offers;
+mod queue;
 mod report;
 mod retry;
 mod room;
@@ -53,7 +54,7 @@ use self::tally::Tallies;
 pub use self::tally::Tally;
 use self::timing::Timing;
 use self::versions::Versions;
-pub use self::versions::{Copy, CopyState, Version};
+pub use self::versions::{Copies, Copy, CopyState, Version};
 use super::file_version::{DetectorIndex, StorageIndex, TransferId, VersionId};
 use super::half::Paused;
 use super::job::{Brand, Local};
@@ -360,7 +361,6 @@ impl Ledger {
             hash: brand.hash,
             mode,
             local: Some(local),
-            offer: None,
             on_detector: true,
             seen: 0,
             closed: None,

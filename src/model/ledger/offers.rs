@@ -70,11 +70,7 @@ impl Ledger {
             !over
         });
         let mut offers: Vec<(OfferId, Offer)> = state.offers.drain().collect();
-        for (_, version) in state.landed.drain() {
-            if let Some(version) = self.versions.get_mut(version) {
-                version.offer = None;
-            }
-        }
+        self.versions.unlink_offers(detector);
         state.waiting.clear();
         state.later.clear();
         state.fell.clear();
@@ -165,12 +161,11 @@ impl Ledger {
                 version.seen = state.manifest;
                 let is_it = !file.fresh && version.on_detector && version.identity == file.identity;
                 if is_it && (version.settled || otherwise.is_some()) {
-                    state.landed.insert(file.offer, id);
-                    version.offer = Some(file.offer);
                     have.push(file.offer);
                     if internal_copy_is_stored(&self.settings, version) {
                         stored.push(file.offer);
                     }
+                    self.versions.link_offer(id, file.offer);
                     continue;
                 }
                 // What came back after it was gone may be gone from the ramdisk, too: it travels again.
@@ -430,11 +425,13 @@ impl Ledger {
                 };
                 self.take_offer(detector, id);
                 self.refresh(known, identity, settled, out);
-                if let Some(version) = self.versions.get_mut(known) {
-                    self.detectors[detector.index()].link_offer(id, known, version);
-                    if internal_copy_is_stored(&self.settings, version) {
-                        out.push(Order::AckStored { detector, offers: vec![id] });
-                    }
+                self.versions.link_offer(known, id);
+                if self
+                    .versions
+                    .get(known)
+                    .is_some_and(|known| internal_copy_is_stored(&self.settings, known))
+                {
+                    out.push(Order::AckStored { detector, offers: vec![id] });
                 }
                 out.push(Order::Have { detector, offers: vec![id] });
             }
@@ -468,7 +465,7 @@ impl Ledger {
 
     pub(super) fn gone(&mut self, detector: DetectorIndex, offers: &[OfferId], out: &mut Vec<Order>) {
         for offer in offers {
-            if let Some(id) = self.detectors[detector.index()].landed.remove(offer) {
+            if let Some(id) = self.versions.offered(detector, *offer) {
                 self.leave_detector(id, out);
             }
             self.gone_for_good(detector, *offer, out);

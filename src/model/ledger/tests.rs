@@ -75,7 +75,7 @@ struct FakeDetector {
     landed: BTreeMap<u8, (OfferId, Identity)>,
     wants: VecDeque<(Wanted, LandJob)>,
     session: u64,
-    next_offer: u64,
+    last_offer: u64,
 }
 
 struct World {
@@ -249,8 +249,8 @@ impl World {
 
     fn offer(&mut self, detector: usize, name: u8, identity: Identity, fresh: bool) {
         let fake = &mut self.detectors[detector];
-        let offer = OfferId(fake.next_offer);
-        fake.next_offer += 1;
+        fake.last_offer += 1;
+        let offer = OfferId(fake.last_offer);
         let before = fake.offers.iter().find(|(_, o)| o.0 == name).map(|(id, _)| *id);
         fake.offers.insert(offer, (name, identity));
         if let Some(before) = before {

@@ -1,10 +1,12 @@
 //! The live file versions: those that their detector may still have, and those with a copy to make.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU64;
 use std::time::Instant;
 
 use hashbrown::HashTable;
+use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::model::file_version::{DetectorIndex, Hash, Identity, OfferId, VersionId};
 use crate::model::job::Local;
@@ -30,8 +32,6 @@ pub struct Version {
     pub mode: u32,
     /// On the ramdisk; `None`: no longer there, or not as it landed.
     pub local: Option<Local>,
-    /// The offer by which the present session knows it.
-    pub offer: Option<OfferId>,
     /// The detector has this version, as far as we know.
     pub on_detector: bool,
     /// The manifest in which it was last named.
@@ -39,8 +39,11 @@ pub struct Version {
     /// When its detector closed it, if that was seen by this process.
     pub closed: Option<Instant>,
     /// One per storage.
-    pub copies: Box<[Copy]>,
+    pub copies: Copies,
 }
+
+/// One per storage; no allocation of its own for as many as people usually have.
+pub type Copies = SmallVec<[Copy; 4]>;
 
 impl Version {
     /// There is a storage that it can be read from.
@@ -55,7 +58,7 @@ pub struct Copy {
     /// How far it is.
     pub state: CopyState,
     /// Failed tries.
-    pub tries: u32,
+    pub tries: u16,
 }
 
 /// See [`Copy`].
@@ -87,35 +90,50 @@ impl CopyState {
     }
 }
 
-/// The table of live versions. Boxed, because a hash table's spare room should not be versions.
+/// The table of live versions. There may be millions: the indices hold places in `rows`, a place may be taken again.
 #[derive(Default)]
 pub(super) struct Versions {
-    by_id: HashMap<VersionId, Box<Version>>,
-    /// The newest version under each path. Holds numbers only: the paths are in `by_id`.
-    newest: HashTable<VersionId>,
-    /// Older ones that still matter, likewise: of one path, there may be several.
-    older: HashTable<VersionId>,
+    rows: Slab<Row>,
+    by_id: HashTable<Place>,
+    /// Those that the detectors' present sessions know, by their offers.
+    by_offer: HashTable<Place>,
+    /// The newest version under each path.
+    newest: HashTable<Place>,
+    /// Older ones that still matter: of one path, there may be several.
+    older: HashTable<Place>,
     hasher: RandomState,
     next: u64,
 }
 
+/// Half of a `usize`; more versions than it can tell apart would take 600 GB.
+type Place = u32;
+
+struct Row {
+    id: VersionId,
+    /// The offer by which the present session knows it; they are numbered from 1 (PROTOCOL.md).
+    offer: Option<NonZeroU64>,
+    version: Version,
+}
+
 impl Versions {
     pub(super) fn get(&self, id: VersionId) -> Option<&Version> {
-        self.by_id.get(&id).map(|v| &**v)
+        self.row(self.place(id)?).map(|row| &row.version)
     }
 
+    /// Its detector and path must stay what they are.
     pub(super) fn get_mut(&mut self, id: VersionId) -> Option<&mut Version> {
-        self.by_id.get_mut(&id).map(|v| &mut **v)
+        let place = self.place(id)?;
+        self.rows.get_mut(place as usize).map(|row| &mut row.version)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (VersionId, &Version)> {
-        self.by_id.iter().map(|(id, v)| (*id, &**v))
+        self.rows.iter().map(|(_, row)| (row.id, &row.version))
     }
 
     pub(super) fn newest(&self, detector: DetectorIndex, path: &RelPath) -> Option<VersionId> {
-        let by_id = &self.by_id;
-        let is_it = |id: &VersionId| by_id.get(id).is_some_and(|v| v.detector == detector && v.path == *path);
-        self.newest.find(self.hasher.hash_one((detector, path)), is_it).copied()
+        let is_it = |place: &Place| self.row(*place).is_some_and(|row| row.is_under(detector, path));
+        let place = self.newest.find(self.hasher.hash_one((detector, path)), is_it)?;
+        self.row(*place).map(|row| row.id)
     }
 
     /// All under that path, the newest first.
@@ -124,10 +142,10 @@ impl Versions {
         detector: DetectorIndex,
         path: &RelPath,
     ) -> impl Iterator<Item = (VersionId, &Version)> {
-        let older = self.older.iter_hash(self.hasher.hash_one((detector, path))).copied();
-        let all = self.newest(detector, path).into_iter().chain(older);
-        let version = |id| self.get(id).map(|version| (id, version));
-        all.filter_map(version).filter(move |(_, v)| v.detector == detector && v.path == *path)
+        let hash = self.hasher.hash_one((detector, path));
+        let rows = self.newest.iter_hash(hash).chain(self.older.iter_hash(hash));
+        let rows = rows.filter_map(|place| self.row(*place));
+        rows.filter(move |row| row.is_under(detector, path)).map(|row| (row.id, &row.version))
     }
 
     /// A new version, the newest of its path.
@@ -140,18 +158,20 @@ impl Versions {
     /// A version with its number; of one path, they must come in order.
     pub(super) fn insert_with(&mut self, id: VersionId, version: Version) {
         self.next = self.next.max(id.0 + 1);
-        let older = self.newest(version.detector, &version.path);
-        let hash = self.hash(&version);
-        self.by_id.insert(id, Box::new(version));
-        let (by_id, hasher) = (&self.by_id, &self.hasher);
-        let rehash = |id: &VersionId| by_id.get(id).map_or(0, |v| hasher.hash_one((v.detector, &v.path)));
+        let older = self.newest(version.detector, &version.path).and_then(|older| self.place(older));
+        let place = self.rows.insert(Row { id, offer: None, version }) as Place;
+        let Self { rows, by_id, newest, older: others, hasher, .. } = self;
+        let id_of = |place: &Place| rows.get(*place as usize).map_or(0, |row| hasher.hash_one(row.id));
+        let path_of = |place: &Place| rows.get(*place as usize).map_or(0, |row| row.hash_of_path(hasher));
+        by_id.insert_unique(hasher.hash_one(id), place, id_of);
+        let hash = path_of(&place);
         if let Some(older) = older
-            && let Ok(entry) = self.newest.find_entry(hash, |other| *other == older)
+            && let Ok(entry) = newest.find_entry(hash, |other| *other == older)
         {
             entry.remove();
-            self.older.insert_unique(hash, older, rehash);
+            others.insert_unique(hash, older, path_of);
         }
-        self.newest.insert_unique(hash, id, rehash);
+        newest.insert_unique(hash, place, path_of);
     }
 
     /// Numbers below are taken.
@@ -159,11 +179,59 @@ impl Versions {
         self.next = self.next.max(next.0);
     }
 
+    /// The offer by which its detector's present session knows it.
+    pub(super) fn offer(&self, id: VersionId) -> Option<OfferId> {
+        self.row(self.place(id)?)?.offer.map(|offer| OfferId(offer.get()))
+    }
+
+    /// Which version of that detector its present session knows by that offer.
+    pub(super) fn offered(&self, detector: DetectorIndex, offer: OfferId) -> Option<VersionId> {
+        let is_it = |row: &Row| {
+            row.offer.is_some_and(|known| known.get() == offer.0) && row.version.detector == detector
+        };
+        let is_there = |place: &Place| self.row(*place).is_some_and(is_it);
+        let place = self.by_offer.find(self.hasher.hash_one((detector, offer)), is_there)?;
+        self.row(*place).map(|row| row.id)
+    }
+
+    /// Its detector's present session knows it by that offer, and by no other any more.
+    pub(super) fn link_offer(&mut self, id: VersionId, offer: OfferId) {
+        self.unlink_offer(id);
+        let Some(place) = self.place(id) else { return };
+        let Self { rows, by_offer, hasher, .. } = self;
+        let Some(row) = rows.get_mut(place as usize) else { return };
+        row.offer = NonZeroU64::new(offer.0);
+        let Some(hash) = row.hash_of_offer(hasher) else { return };
+        let offer_of = |place: &Place| rows.get(*place as usize).and_then(|row| row.hash_of_offer(hasher));
+        by_offer.insert_unique(hash, place, |place| offer_of(place).unwrap_or(0));
+    }
+
+    /// No session knows it.
+    pub(super) fn unlink_offer(&mut self, id: VersionId) {
+        let Some(place) = self.place(id) else { return };
+        let Some(row) = self.rows.get_mut(place as usize) else { return };
+        let Some(hash) = row.hash_of_offer(&self.hasher) else { return };
+        row.offer = None;
+        forget(&mut self.by_offer, hash, place);
+    }
+
+    /// That detector's session is over.
+    pub(super) fn unlink_offers(&mut self, detector: DetectorIndex) {
+        let rows = &mut self.rows;
+        self.by_offer.retain(|place| {
+            let row = rows.get_mut(*place as usize).filter(|row| row.version.detector == detector);
+            row.is_none_or(|row| {
+                row.offer = None;
+                false
+            })
+        });
+    }
+
     /// The detector no longer has this version.
     pub(super) fn retire(&mut self, id: VersionId) {
+        self.unlink_offer(id);
         if let Some(version) = self.get_mut(id) {
             version.on_detector = false;
-            version.offer = None;
         }
     }
 
@@ -176,16 +244,46 @@ impl Versions {
     }
 
     pub(super) fn remove(&mut self, id: VersionId) -> Option<Version> {
-        let hash = self.hash(self.get(id)?);
-        for table in [&mut self.newest, &mut self.older] {
-            if let Ok(entry) = table.find_entry(hash, |other| *other == id) {
-                entry.remove();
-            }
+        let place = self.place(id)?;
+        self.unlink_offer(id);
+        let row = self.rows.try_remove(place as usize)?;
+        forget(&mut self.by_id, self.hasher.hash_one(id), place);
+        let hash = row.hash_of_path(&self.hasher);
+        forget(&mut self.newest, hash, place);
+        forget(&mut self.older, hash, place);
+        if self.rows.is_empty() {
+            // What a burst has taken is given back.
+            *self = Self { hasher: self.hasher.clone(), next: self.next, ..Self::default() };
         }
-        self.by_id.remove(&id).map(|version| *version)
+        Some(row.version)
     }
 
-    fn hash(&self, version: &Version) -> u64 {
-        self.hasher.hash_one((version.detector, &version.path))
+    fn place(&self, id: VersionId) -> Option<Place> {
+        let is_it = |place: &Place| self.row(*place).is_some_and(|row| row.id == id);
+        self.by_id.find(self.hasher.hash_one(id), is_it).copied()
+    }
+
+    fn row(&self, place: Place) -> Option<&Row> {
+        self.rows.get(place as usize)
+    }
+}
+
+impl Row {
+    fn is_under(&self, detector: DetectorIndex, path: &RelPath) -> bool {
+        self.version.detector == detector && self.version.path == *path
+    }
+
+    fn hash_of_offer(&self, hasher: &RandomState) -> Option<u64> {
+        self.offer.map(|offer| hasher.hash_one((self.version.detector, OfferId(offer.get()))))
+    }
+
+    fn hash_of_path(&self, hasher: &RandomState) -> u64 {
+        hasher.hash_one((self.version.detector, &self.version.path))
+    }
+}
+
+fn forget(index: &mut HashTable<Place>, hash: u64, place: Place) {
+    if let Ok(entry) = index.find_entry(hash, |other| *other == place) {
+        entry.remove();
     }
 }

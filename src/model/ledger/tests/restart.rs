@@ -14,7 +14,6 @@ fn version(shift: i64, content: i64, local: Option<Local>, copies: [CopyState; S
         hash: Hash::of(&content.to_le_bytes()),
         mode: 0o644,
         local,
-        offer: None,
         on_detector: true,
         seen: 0,
         closed: None,
