@@ -1,5 +1,6 @@
 """Where contenders meet: private mounts and network, sets of files, warm memory, clocks."""
 
+import contextlib
 import filecmp
 import os
 import shutil
@@ -16,6 +17,11 @@ POLL_SECONDS = 0.0005
 HUGE_PAGE = 2 << 20
 # So much warm memory is free ahead of a drain: more than anyone has in flight.
 WARM_AHEAD = 192 * MB
+# A virtual machine's kernel hands free blocks of that order and above back to its host, every two seconds (Documentation/mm/free_page_reporting.rst).
+# Who gets such a block again waits milliseconds for it.
+PAGE_REPORTING_ORDER = "/sys/module/page_reporting/parameters/page_reporting_order"
+# No block is that large.
+NO_BLOCK = "11"
 
 
 def enter_namespaces(arguments):
@@ -31,6 +37,27 @@ def set_up_network():
         "ip route replace local 127.0.0.1 dev lo table local proto kernel scope host src 127.0.0.1 congctl cubic",
     ):
         subprocess.run(command.split(), check=True)
+
+
+@contextlib.contextmanager
+def free_memory_kept():
+    """Free memory stays warm meanwhile, where the kernel can be told so. True: it was."""
+    try:
+        with open(PAGE_REPORTING_ORDER) as order:
+            before = order.read()
+        write(PAGE_REPORTING_ORDER, NO_BLOCK)
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        write(PAGE_REPORTING_ORDER, before)
+
+
+def write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
 
 
 class Arena:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 
-from arena import FileSet, wait_until, wait_until_visible
+from arena import FileSet, wait_until, wait_until_visible, write
 from contenders import IDLE_SECONDS, PATIENCE_SECONDS
 from live import stream
 
@@ -125,8 +125,3 @@ def throttle(uringd):
         os.rmdir(group)
 
     return lift
-
-
-def write(path, text):
-    with open(path, "w") as file:
-        file.write(text)

@@ -11,6 +11,8 @@ from contenders import IDLE_SECONDS, Lsyncd, Relay
 RATES = {"100 kB": 500, "2.4 MB": 100, "6.2 MB": 50, "64 MB": 5}
 # Not counted; and how long images stay.
 WARM_SECONDS = 2
+# Of the memory that images take; the rest is for what else happens meanwhile.
+WARM_MARGIN = 1.5
 
 
 def measure(bench, names):
@@ -50,9 +52,11 @@ def run(bench, one, hz, size, seconds):
 
 def stream(bench, one, hz, size, seconds, warm_seconds):
     """How long each image took, in microseconds, but for those of the first seconds. Images are removed from both sides so long after they
-    were written: so the memory that new ones get is warm."""
+    were written: so much memory is touched before, and new ones get what old ones had."""
     source, target = (os.path.join(root, "live") for root in (bench.arena.watched, bench.arena.target))
     count, warm = hz * (seconds + warm_seconds), hz * warm_seconds
+    bench.arena.warm(int(2 * warm * size * WARM_MARGIN))
+    bench.arena.cool()
     command = [bench.limits, "live", source, target, str(count), str(size), str(hz), str(warm)]
     result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     if result["missing"] or len(result["micros"]) != count:
