@@ -17,6 +17,10 @@ const FILE_MAX_BYTES: u64 = 65_536;
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_RESOURCE: u32 = 24;
+/// Of a balloon's features (linux/virtio_balloon.h).
+const VIRTIO_BALLOON_F_REPORTING: usize = 5;
+/// Free memory hardly comes in blocks of that order, 4 MiB (MAX_PAGE_ORDER).
+const LARGEST_BLOCK_ORDER: u32 = 10;
 
 /// This machine, for a daemon with that many pipes. Its ramdisk is left to the caller.
 pub fn look(pipes: u64) -> Host {
@@ -56,6 +60,7 @@ fn look_below(root: &Path, pipes: u64, memlock: Option<u64>) -> Host {
         pipes,
         clock_source: read(&root.join("sys/devices/system/clocksource/clocksource0/current_clocksource")),
         governors: governors(&root.join("sys/devices/system/cpu")),
+        gives_memory_back: gives_memory_back(&root.join("sys")),
         wakes_quickly: None,
     }
 }
@@ -81,6 +86,17 @@ fn governors(cpus: &Path) -> Vec<String> {
     found.sort();
     found.dedup();
     found
+}
+
+/// A memory balloon through which the kernel hands free memory to the hypervisor.
+fn gives_memory_back(sys: &Path) -> bool {
+    let order = read(&sys.join("module/page_reporting/parameters/page_reporting_order"));
+    let order = order.and_then(|order| order.parse::<u32>().ok());
+    let balloons =
+        fs::read_dir(sys.join("bus/virtio/drivers/virtio_balloon")).into_iter().flatten().flatten();
+    let features = balloons.filter_map(|balloon| read(&balloon.path().join("features")));
+    let reports = |features: String| features.as_bytes().get(VIRTIO_BALLOON_F_REPORTING) == Some(&b'1');
+    order.is_some_and(|order| order < LARGEST_BLOCK_ORDER) && features.into_iter().any(reports)
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -113,6 +129,9 @@ mod tests {
             ("sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "powersave\n"),
             ("sys/devices/system/cpu/cpu2/cpufreq/scaling_governor", "powersave\n"),
             ("sys/devices/system/cpu/online", "0-2\n"),
+            ("sys/module/page_reporting/parameters/page_reporting_order", "9\n"),
+            ("sys/bus/virtio/drivers/virtio_balloon/uevent", ""),
+            ("sys/bus/virtio/drivers/virtio_balloon/virtio0/features", "0110010100\n"),
         ] {
             let path = root.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -135,6 +154,7 @@ mod tests {
             pipes: 4,
             clock_source: Some("tsc".into()),
             governors: vec!["performance".into(), "powersave".into()],
+            gives_memory_back: true,
             wakes_quickly: None,
         };
         assert_eq!(unprivileged, expected);
@@ -142,6 +162,16 @@ mod tests {
         let root_user = look_below(root.path(), 4, Some(65_536));
         assert_eq!((root_user.memlock, root_user.pipe_pages, root_user.pipe_bytes), (None, None, None));
         assert_eq!(root_user.congestions.as_deref(), Some("reno cubic bbr"));
+        let keeps = |name: &str, content: &str| {
+            let path = root.path().join("sys").join(name);
+            let before = fs::read(&path).unwrap();
+            fs::write(&path, content).unwrap();
+            let gives_memory_back = look_below(root.path(), 4, None).gives_memory_back;
+            fs::write(&path, before).unwrap();
+            !gives_memory_back
+        };
+        assert!(keeps("module/page_reporting/parameters/page_reporting_order", "10\n"));
+        assert!(keeps("bus/virtio/drivers/virtio_balloon/virtio0/features", "0110000100\n"));
     }
 
     #[test]

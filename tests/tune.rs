@@ -4,9 +4,9 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -79,13 +79,7 @@ fn interrupted_it_leaves_nothing_either() {
     let before = names(&rig);
     // In the middle of the connections, and in the middle of a storage.
     for until in ["[3/66] ", "[30/66] "] {
-        let mut command = tune(&rig, &["--seconds", "10", "--size", "100kB"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut heard = Vec::new();
-        while !heard.last().is_some_and(|line: &String| line.starts_with(until)) {
-            heard.push(progress.next().unwrap_or_else(|| panic!("it ended early: {heard:?}")).unwrap());
-        }
+        let (mut child, progress) = measuring(&rig, until);
         assert!(names(&rig).len() > before.len(), "it is at work");
         kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
         let rest: Vec<String> = progress.map_while(Result::ok).collect();
@@ -93,6 +87,37 @@ fn interrupted_it_leaves_nothing_either() {
         assert!(rest.iter().any(|line| line.contains("interrupted")), "{rest:?}");
         assert_eq!(names(&rig), before, "nothing is left");
     }
+}
+
+/// A measurement, when it has said that it is so far.
+fn measuring(rig: &Rig, until: &str) -> (Child, Lines<BufReader<ChildStderr>>) {
+    let mut command = tune(rig, &["--seconds", "10", "--size", "100kB"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut heard = Vec::new();
+    while !heard.last().is_some_and(|line: &String| line.starts_with(until)) {
+        heard.push(progress.next().unwrap_or_else(|| panic!("it ended early: {heard:?}")).unwrap());
+    }
+    (child, progress)
+}
+
+#[test]
+fn what_it_leaves_when_it_is_killed_goes_with_the_next_one() {
+    if !is_root("what_it_leaves_when_it_is_killed_goes_with_the_next_one") {
+        return;
+    }
+    let rig = rig();
+    let before = names(&rig);
+    let (mut child, _) = measuring(&rig, "[1/66] ");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = names(&rig);
+    assert!(left.len() > before.len(), "nobody could remove it");
+    let (mut child, _progress) = measuring(&rig, "[1/66] ");
+    assert!(names(&rig).is_disjoint(&left.difference(&before).cloned().collect()), "removed");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    child.wait().unwrap();
+    assert_eq!(names(&rig), before, "nothing is left");
 }
 
 #[test]

@@ -20,8 +20,8 @@ WARM_AHEAD = 192 * MB
 # A virtual machine's kernel hands free blocks of that order and above back to its host, every two seconds (Documentation/mm/free_page_reporting.rst).
 # Who gets such a block again waits milliseconds for it.
 PAGE_REPORTING_ORDER = "/sys/module/page_reporting/parameters/page_reporting_order"
-# No block is that large.
-NO_BLOCK = "11"
+# No block is larger than of order 10; some kernels do not take a larger number.
+NO_BLOCK, LARGEST_BLOCK = "11", "10"
 
 
 def enter_namespaces(arguments):
@@ -45,7 +45,10 @@ def free_memory_kept():
     try:
         with open(PAGE_REPORTING_ORDER) as order:
             before = order.read()
-        write(PAGE_REPORTING_ORDER, NO_BLOCK)
+        try:
+            write(PAGE_REPORTING_ORDER, NO_BLOCK)
+        except OSError:
+            write(PAGE_REPORTING_ORDER, LARGEST_BLOCK)
     except OSError:
         yield False
         return
@@ -125,6 +128,10 @@ class FileSet:
     def move_out(self):
         if os.path.exists(self.watched):
             os.rename(self.watched, self.home)
+
+    def remove(self):
+        self.move_out()
+        remove(self.home)
 
     def are_last_in(self, directory):
         return all(os.path.exists(os.path.join(directory, self.file(number))) for number in range(max(0, self.count - 2), self.count))

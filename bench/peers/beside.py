@@ -28,6 +28,8 @@ def measure(bench):
     with bench.disks(2, 2_000_000_000) as disks:
         for repetition in range(bench.repetitions):
             session(bench, bench.uringd("uring", disks=disks, marks=MARKS), sets, results, repetition)
+    for files in sets:
+        files.remove()
     return {"hz": HZ, "size": SIZE, "seconds": SECONDS, "files": FILES, "results": results}
 
 

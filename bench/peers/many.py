@@ -29,6 +29,9 @@ def measure_scale(bench):
         peaks = [peak_bytes(uringd.daemons[role].pid) for role in ("detector0", "ppu")]
     finally:
         uringd.stop()
+        for entry in os.scandir(bench.arena.watched):
+            remove(entry.path)
+        bench.arena.clear_target()
     if pending < many:
         raise RuntimeError(f"only {pending} of {many} files are pending")
     return {"few": few, "many": all_of_them, "pending": pending, "peak_bytes": peaks, "size": FILE_BYTES}

@@ -46,6 +46,8 @@ pub struct Host {
     pub clock_source: Option<String>,
     /// Of the processors, each once.
     pub governors: Vec<String>,
+    /// A virtual machine that hands free memory to its hypervisor at once (Documentation/mm/free_page_reporting.rst).
+    pub gives_memory_back: bool,
     /// Whether quick wake-ups may be asked for, where they are wanted.
     pub wakes_quickly: Option<bool>,
 }
@@ -101,6 +103,7 @@ impl Host {
             self.clock_is_slow(),
             self.processors_are_slow(),
             self.processors_sleep(),
+            self.memory_is_cold(),
         ];
         found.into_iter().flatten().collect()
     }
@@ -217,6 +220,15 @@ impl Host {
             "run the daemon as root, or setfacl -m u:USER:rw /dev/cpu_dma_latency (low_latency = false: not wanted)",
         )
     }
+
+    fn memory_is_cold(&self) -> Option<Advice> {
+        self.gives_memory_back.then_some(())?;
+        let what = "this virtual machine gives free memory back to its host: an image that gets such memory again may take tens of milliseconds longer";
+        advice(
+            what.to_owned(),
+            "switch off free page reporting in the virtual machine's balloon device (QEMU: free-page-reporting=off)",
+        )
+    }
 }
 
 fn advice(what: String, cure: impl Into<String>) -> Option<Advice> {
@@ -244,6 +256,7 @@ mod tests {
             pipes: 8,
             clock_source: Some("kvm-clock".into()),
             governors: vec!["performance".into()],
+            gives_memory_back: false,
             wakes_quickly: Some(true),
         }
     }
@@ -282,6 +295,7 @@ mod tests {
         both(|host| host.clock_source = Some("hpet".into()), "clocksource");
         both(|host| host.governors.push("powersave".into()), "cpupower");
         both(|host| host.wakes_quickly = Some(false), "setfacl");
+        both(|host| host.gives_memory_back = true, "free-page-reporting=off");
         // Of a newer kernel, locked memory does not matter.
         check(|host| (host.kernel, host.memlock) = (Some((6, 1)), Some(65_536)), &[], &[]);
     }

@@ -3,6 +3,7 @@
 mod arrivals;
 mod choice;
 mod link;
+mod own;
 mod place;
 mod remote;
 mod serve;

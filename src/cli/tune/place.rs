@@ -3,14 +3,11 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-use ppu_uringd::rooted::MEASURING_PREFIX;
-use tempfile::TempDir;
 
 use super::super::Failure;
 use super::super::machine::{free_bytes, nearest_existing};
+use super::own::Own;
 
 /// Of the files together: they do not fit into the processors' caches.
 const FILES_BYTES: u64 = 256_000_000;
@@ -21,7 +18,7 @@ const FILES_MAX: u64 = 4096;
 
 /// The ramdisk's part.
 pub(super) struct Place {
-    dir: TempDir,
+    dir: Own,
     /// Files, named by their numbers.
     pub(super) files: u64,
     pub(super) file_bytes: u64,
@@ -39,7 +36,7 @@ impl Place {
                 ramdisk.display()
             )));
         }
-        let dir = private(ramdisk).map_err(|error| at(ramdisk, &error))?;
+        let dir = Own::new(ramdisk).map_err(|error| at(ramdisk, &error))?;
         let place = Self { dir, files, file_bytes };
         place.fill().map_err(|error| at(ramdisk, &error))?;
         Ok(place)
@@ -96,10 +93,10 @@ impl fmt::Display for Place {
 }
 
 /// A directory below a storage's target, or above it where that does not exist yet; and how many bytes may go there.
-pub(super) fn below(target: &Path) -> io::Result<(TempDir, u64)> {
+pub(super) fn below(target: &Path) -> io::Result<(Own, u64)> {
     let existing = nearest_existing(target)?;
     let room = room(&existing)?;
-    Ok((private(&existing)?, room))
+    Ok((Own::new(&existing)?, room))
 }
 
 /// Bytes that may be taken on a file system.
@@ -108,13 +105,8 @@ pub(super) fn room(path: &Path) -> io::Result<u64> {
 }
 
 /// An empty directory of its own on the ramdisk.
-pub(super) fn empty(ramdisk: &Path) -> Result<TempDir, Failure> {
-    private(ramdisk).map_err(|error| at(ramdisk, &error))
-}
-
-fn private(place: &Path) -> io::Result<TempDir> {
-    let mode = fs::Permissions::from_mode(0o700);
-    tempfile::Builder::new().prefix(MEASURING_PREFIX).permissions(mode).tempdir_in(place)
+pub(super) fn empty(ramdisk: &Path) -> Result<Own, Failure> {
+    Own::new(ramdisk).map_err(|error| at(ramdisk, &error))
 }
 
 fn at(path: &Path, error: &io::Error) -> Failure {

@@ -105,6 +105,9 @@ pub(super) struct Versions {
     next: u64,
 }
 
+/// Room for so many is kept while there are none.
+const KEPT_ROWS: usize = 4096;
+
 /// Half of a `usize`; more versions than it can tell apart would take 600 GB.
 type Place = u32;
 
@@ -251,7 +254,7 @@ impl Versions {
         let hash = row.hash_of_path(&self.hasher);
         forget(&mut self.newest, hash, place);
         forget(&mut self.older, hash, place);
-        if self.rows.is_empty() {
+        if self.rows.is_empty() && self.rows.capacity() > KEPT_ROWS {
             // What a burst has taken is given back.
             *self = Self { hasher: self.hasher.clone(), next: self.next, ..Self::default() };
         }
@@ -285,5 +288,85 @@ impl Row {
 fn forget(index: &mut HashTable<Place>, hash: u64, place: Place) {
     if let Ok(entry) = index.find_entry(hash, |other| *other == place) {
         entry.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(name: &str) -> Version {
+        Version {
+            detector: DetectorIndex(0),
+            shift: ShiftId(1),
+            path: RelPath::new(name.as_bytes()).unwrap(),
+            identity: Identity { size: 1, mtime_ns: 1, ino: 1, ctime_ns: 1 },
+            settled: true,
+            hash: Hash::of(b""),
+            mode: 0o644,
+            local: None,
+            on_detector: true,
+            seen: 0,
+            closed: None,
+            copies: Copies::new(),
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_taken_again_is_another_versions() {
+        let mut versions = Versions::default();
+        let first = versions.insert(version("a"));
+        versions.link_offer(first, OfferId(1));
+        assert!(versions.remove(first).is_some());
+        let second = versions.insert(version("b"));
+        assert_eq!(
+            (versions.get(first).is_none(), versions.offered(DetectorIndex(0), OfferId(1))),
+            (true, None)
+        );
+        assert_eq!(versions.newest(DetectorIndex(0), &RelPath::new(b"a").unwrap()), None);
+        assert_eq!(versions.newest(DetectorIndex(0), &RelPath::new(b"b").unwrap()), Some(second));
+    }
+
+    #[test]
+    fn a_session_knows_a_version_by_its_newest_offer_until_it_ends() {
+        let mut versions = Versions::default();
+        let (here, there) = (DetectorIndex(0), DetectorIndex(1));
+        let id = versions.insert(version("a"));
+        let other = versions.insert(Version { detector: there, ..version("a") });
+        versions.link_offer(id, OfferId(1));
+        versions.link_offer(other, OfferId(1));
+        versions.link_offer(id, OfferId(2));
+        assert_eq!(
+            (versions.offered(here, OfferId(1)), versions.offered(here, OfferId(2))),
+            (None, Some(id))
+        );
+        versions.unlink_offers(here);
+        assert_eq!((versions.offer(id), versions.offer(other)), (None, Some(OfferId(1))));
+        assert_eq!(
+            (versions.offered(here, OfferId(2)), versions.offered(there, OfferId(1))),
+            (None, Some(other))
+        );
+        versions.retire(other);
+        assert_eq!(versions.offer(other), None);
+    }
+
+    #[test]
+    fn all_under_a_path_are_found_the_newest_first_and_a_burst_is_given_back() {
+        let mut versions = Versions::default();
+        let ids: Vec<VersionId> = (0..3).map(|_| versions.insert(version("a"))).collect();
+        let under = |versions: &Versions| -> Vec<VersionId> {
+            versions.under(DetectorIndex(0), &RelPath::new(b"a").unwrap()).map(|(id, _)| id).collect()
+        };
+        assert_eq!(under(&versions).len(), 3);
+        assert_eq!(under(&versions)[0], ids[2]);
+        versions.remove(ids[2]);
+        assert_eq!(versions.newest(DetectorIndex(0), &RelPath::new(b"a").unwrap()), None);
+        let many: Vec<VersionId> =
+            (0..=KEPT_ROWS).map(|n| versions.insert(version(&n.to_string()))).collect();
+        for id in many.into_iter().chain(under(&versions)) {
+            versions.remove(id);
+        }
+        assert_eq!((versions.iter().count(), versions.rows.capacity()), (0, 0));
+        assert!(versions.insert(version("a")) > ids[2], "numbers go on");
     }
 }
