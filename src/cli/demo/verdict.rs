@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ppu_uringd::host;
 use ppu_uringd::model::file_version::Hash;
 use ppu_uringd::model::status;
 use ppu_uringd::simulate::{Record, cbf};
@@ -119,6 +120,9 @@ fn speed(board: &Board, written: &Written, end: &End, people: People) -> Result<
     if summary.latest.as_secs_f64() > 0.1 {
         let behind = summary.latest.as_secs_f64();
         people.line(&format!("          (this machine fell up to {behind:.1} s behind the rate)"))?;
+    }
+    if host::look(0).gives_memory_back {
+        people.line("          (this virtual machine gives free memory back to its host: memory is slow where it is used anew)")?;
     }
     people.line(&format!("stored    all after {:.2} s", end.elapsed.as_secs_f64()))?;
     if let Some(seen) = board.latency() {
