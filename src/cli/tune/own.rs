@@ -21,14 +21,15 @@ pub(super) struct Own {
 impl Own {
     /// An empty one in `place`, 0700.
     pub(super) fn new(place: &Path) -> io::Result<Self> {
-        // Until this one is held: it looks left behind before.
+        // Until this one is held: it looks left behind before. Where nothing can be locked (some NFS), nothing is removed.
         let turn = File::open(place)?;
-        flock(&turn, FlockOperation::LockExclusive)?;
-        remove_left(place);
+        if flock(&turn, FlockOperation::LockExclusive).is_ok() {
+            remove_left(place);
+        }
         let mode = fs::Permissions::from_mode(0o700);
         let dir = tempfile::Builder::new().prefix(MEASURING_PREFIX).permissions(mode).tempdir_in(place)?;
         let held = File::open(dir.path())?;
-        flock(&held, FlockOperation::NonBlockingLockExclusive)?;
+        let _ = flock(&held, FlockOperation::NonBlockingLockExclusive);
         Ok(Self { dir, _held: held })
     }
 
