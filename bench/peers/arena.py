@@ -41,21 +41,30 @@ def set_up_network():
 
 @contextlib.contextmanager
 def free_memory_kept():
-    """Free memory stays warm meanwhile, where the kernel can be told so. True: it was."""
+    """Free memory stays warm meanwhile, where the kernel can be told so. True: it does."""
     try:
-        with open(PAGE_REPORTING_ORDER) as order:
-            before = order.read()
-        try:
-            write(PAGE_REPORTING_ORDER, NO_BLOCK)
-        except OSError:
-            write(PAGE_REPORTING_ORDER, LARGEST_BLOCK)
-    except OSError:
+        before = stop_reporting()
+    except (OSError, ValueError):
         yield False
         return
     try:
         yield True
     finally:
-        write(PAGE_REPORTING_ORDER, before)
+        if before:
+            write(PAGE_REPORTING_ORDER, before)
+
+
+def stop_reporting():
+    """What is to be put back. Nothing, where the machine's owner has stopped it, or another run, which puts it back itself."""
+    with open(PAGE_REPORTING_ORDER) as order:
+        before = order.read()
+    if int(before) >= int(LARGEST_BLOCK):
+        return None
+    try:
+        write(PAGE_REPORTING_ORDER, NO_BLOCK)
+    except OSError:
+        write(PAGE_REPORTING_ORDER, LARGEST_BLOCK)
+    return before
 
 
 def write(path, text):
