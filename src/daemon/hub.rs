@@ -47,6 +47,9 @@ const MANY_WANTED: u64 = 16;
 /// does. A file that comes alone is never delayed.
 const GATHER: Duration = Duration::from_millis(1);
 
+/// So long after an image more are expected: what is in no hurry lets them go first.
+const LANDING: Duration = Duration::from_secs(1);
+
 /// Messages that the status shows.
 const MESSAGES_SHOWN: usize = 100;
 
@@ -122,6 +125,8 @@ pub struct Hub {
     pub halves: Halves,
     /// Asked for while images come.
     pub wakeups: QuickWakeups,
+    /// When the last came.
+    pub last_image: Option<Instant>,
 }
 
 /// A session's ear.
@@ -211,7 +216,8 @@ impl Hub {
         }
         self.wakeups.pass(now.at);
         self.lookout.pass(&mut self.ledger, now);
-        self.keepers.look(&self.ledger);
+        let landing = self.last_image.is_some_and(|at| now.at.duration_since(at) < LANDING);
+        self.keepers.look(&self.ledger, landing);
         self.waiting.pass(&self.ledger);
         let told = self.bulletin.pass(now);
         self.keep(told);
@@ -263,6 +269,7 @@ impl Hub {
         let now = now();
         if matches!(fact, Fact::Offered { .. } | Fact::Landing(_)) {
             self.wakeups.image(now.at);
+            self.last_image = Some(now.at);
         }
         let committed = if let Fact::Committed { up_to } = &fact { Some(*up_to) } else { None };
         self.ledger.apply(now, fact, orders);

@@ -55,7 +55,7 @@ pub(super) fn start(
     queries: &Queries,
     inputs: &Sender<Input>,
 ) -> Result<(Keeping, Keepers), KeepingError> {
-    let situation = Arc::new(Situation::new(view(ledger, config.storages.len())));
+    let situation = Arc::new(Situation::new(view(ledger, config.storages.len(), false)));
     let leaving = |stored_on: Vec<StorageIndex>, to: &Storage| {
         let (sender, residents) = channel();
         let leaving = Leaving {
@@ -127,9 +127,9 @@ pub(super) fn start(
 }
 
 impl Keepers {
-    /// Now and then.
-    pub(super) fn look(&self, ledger: &Ledger) {
-        self.situation.set(view(ledger, self.storages));
+    /// Now and then. `landing`: images have come a moment ago.
+    pub(super) fn look(&self, ledger: &Ledger, landing: bool) {
+        self.situation.set(view(ledger, self.storages, landing));
     }
 
     /// A version may leave.
@@ -203,12 +203,13 @@ fn of_kind(config: &Ppu, kind: StorageKind) -> Option<(StorageIndex, &Storage)> 
     found.map(|(index, storage)| (StorageIndex(index as u16), storage))
 }
 
-fn view(ledger: &Ledger, storages: usize) -> View {
+fn view(ledger: &Ledger, storages: usize, landing: bool) -> View {
     let all = (0..storages).map(|index| StorageIndex(index as u16));
     View {
         current: ledger.shared_current_shift(),
         doubtful: all.filter(|storage| ledger.is_doubtful(*storage)).collect(),
         room_needed: ledger.room_needed(),
+        landing,
     }
 }
 

@@ -215,6 +215,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
         shifts: shifts::Shifts::new(defaults, Arc::clone(&staging)),
         halves: Halves::default(),
         wakeups: QuickWakeups::new(config.low_latency),
+        last_image: None,
     };
     let hub_thread = thread::Builder::new()
         .name("ledger".into())

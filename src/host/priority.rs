@@ -32,8 +32,7 @@ impl Priority {
 /// Its nice value.
 const ON_THE_WAY: i32 = -10;
 
-/// The calling thread does what an image waits for from its close to its name on the PPU: it goes before others. Not reading the image on the
-/// detector, which is work, and may not take processors from the software that writes images. To be held until the thread ends.
+/// The calling thread does what an image waits for from its close to its name on the PPU: it goes before others. To be held until the thread ends.
 #[derive(Debug)]
 #[must_use]
 pub struct OnTheWay {
@@ -45,21 +44,50 @@ pub struct OnTheWay {
 impl OnTheWay {
     /// For the calling thread; the nice value also for those that it starts from now on. Refused as [`Priority::take`].
     pub fn take() -> Self {
-        let thread = gettid();
         let _ = setpriority_process(None, ON_THE_WAY);
+        Self::join()
+    }
+
+    /// For a thread that reads images on the detector. A backlog is work for it, which may not take processors from the software that writes
+    /// images: its nice value stays as it is.
+    pub fn read() -> Self {
+        Self::join()
+    }
+
+    fn join() -> Self {
+        let way = Self { thread: gettid(), stays: PhantomData };
+        way.enter();
+        way
+    }
+
+    /// The thread does something that takes too long to go before others.
+    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.leave();
+        let done = work();
+        self.enter();
+        done
+    }
+
+    fn enter(&self) {
         let mut way = way();
-        way.threads.insert(thread.as_raw());
+        way.threads.insert(self.thread.as_raw());
         if way.real_time {
-            let _ = set_real_time(thread, true);
+            let _ = set_real_time(self.thread, true);
         }
-        Self { thread, stays: PhantomData }
+    }
+
+    fn leave(&self) {
+        let mut way = way();
+        way.threads.remove(&self.thread.as_raw());
+        if way.real_time {
+            let _ = set_real_time(self.thread, false);
+        }
     }
 }
 
 impl Drop for OnTheWay {
     fn drop(&mut self) {
-        way().threads.remove(&self.thread.as_raw());
-        let _ = set_real_time(self.thread, false);
+        self.leave();
     }
 }
 
@@ -112,6 +140,8 @@ mod tests {
                 assert_eq!(stat(early.thread), first);
                 let child = scope.spawn(|| stat(gettid())).join().unwrap();
                 assert_eq!(child.1, "0", "it does not inherit that");
+                assert_eq!(early.aside(|| stat(gettid())), usual);
+                assert_eq!(stat(early.thread), first);
                 drop(early);
                 assert_eq!(stat(gettid()), usual);
                 let late = OnTheWay::take();

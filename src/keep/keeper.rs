@@ -113,7 +113,9 @@ impl Work {
         while !self.stop.load(Ordering::Relaxed) {
             let wanted = self.look();
             let more = match &mut self.leaver {
-                Some(leaver) => leaver.work(&mut self.ground, wanted, &self.tell),
+                Some(leaver) => {
+                    leaver.work(&mut self.ground, (wanted, self.pressure.is_urgent()), &self.tell)
+                }
                 None => false,
             };
             if !more {

@@ -72,14 +72,20 @@ impl Leaver {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// One round. True: there is more to do at once.
-    pub(super) fn work(&mut self, ground: &mut Ground, wanted: Option<u64>, tell: &Told) -> bool {
+    /// One round, in which so many bytes are `wanted`, in a `hurry` perhaps. True: there is more to do at once.
+    pub(super) fn work(
+        &mut self,
+        ground: &mut Ground,
+        (wanted, hurry): (Option<u64>, bool),
+        tell: &Told,
+    ) -> bool {
         while let Ok(resident) = self.leaving.residents.try_recv() {
             self.departures.add(resident);
         }
         let view = self.leaving.situation.get();
         let doubtful = self.leaving.stored_on.iter().any(|storage| view.doubtful.contains(storage));
-        let outlook = Outlook { current: view.current.id, wanted, doubtful };
+        let gentle = view.landing && !hurry;
+        let outlook = Outlook { current: view.current.id, wanted, doubtful, gentle };
         self.departures.begin(Instant::now(), outlook);
         let kept = ground.directories_of(&view.current);
         let may_go = |path: &RelPath| !kept.iter().any(|kept| kept == path || kept.below(path).is_some());
@@ -116,6 +122,8 @@ impl Leaver {
                     }
                     self.departures.done(Instant::now(), &safe, outcome);
                 }
+                // Ended early by who asks to stop.
+                Step::Rest(time) => std::thread::park_timeout(time),
                 Step::Over { more } => return more,
             }
         }

@@ -32,6 +32,8 @@ pub struct View {
     pub doubtful: Vec<StorageIndex>,
     /// Bytes that must be free on the ramdisk before the image fits that waits for room; 0: none does.
     pub room_needed: u64,
+    /// Images have come a moment ago.
+    pub landing: bool,
 }
 
 impl Situation {

@@ -25,6 +25,10 @@ const COPYING: Duration = Duration::from_secs(2);
 const FAILED: Duration = Duration::from_secs(30);
 /// While the journal does not answer, or the file system is away, nothing is tried for that time.
 const UNANSWERED: Duration = Duration::from_millis(500);
+/// Who is gentle rests after so long a stretch of work ...
+const STRETCH: Duration = Duration::from_millis(1);
+/// ... for that time: a third of a processor still takes away thousands of files a second.
+const REST: Duration = Duration::from_millis(2);
 
 /// The proof that a version may leave. Only the journal makes one.
 pub trait Proof {
@@ -53,6 +57,8 @@ pub struct Outlook {
     pub wanted: Option<u64>,
     /// What cannot be read elsewhere at the moment stays, whatever the journal says: it may be needed.
     pub doubtful: bool,
+    /// Images land meanwhile, and none of them waits for the room that this makes: processors are theirs first.
+    pub gentle: bool,
 }
 
 /// What to do now, and what to say then.
@@ -66,6 +72,8 @@ pub enum Step<P> {
     Prove(Vec<Resident>),
     /// Take this version's file away: [`Departures::done`].
     Take(P, Why),
+    /// Do nothing for that time.
+    Rest(Duration),
     /// The round is over.
     Over {
         /// There is more to do at once.
@@ -99,6 +107,8 @@ pub struct Departures<P> {
     ask_again: Option<Instant>,
     /// Of past shifts, put off once because copies were still to be made.
     waited: HashSet<VersionId>,
+    /// When the stretch of work began that goes on, or will begin after a rest.
+    stretch: Option<Instant>,
     round: Round<P>,
 }
 
@@ -136,13 +146,14 @@ enum Part {
 impl<P: Proof> Departures<P> {
     /// Nothing may leave yet. `create_links`: a link takes an evicted file's place.
     pub fn new(create_links: bool) -> Self {
-        let outlook = Outlook { current: ShiftId(0), wanted: None, doubtful: true };
+        let outlook = Outlook { current: ShiftId(0), wanted: None, doubtful: true, gentle: false };
         Self {
             create_links,
             residents: Residents::default(),
             walk: Walk::default(),
             ask_again: None,
             waited: HashSet::new(),
+            stretch: None,
             round: Round::new(outlook, Part::Over),
         }
     }
@@ -164,6 +175,13 @@ impl<P: Proof> Departures<P> {
 
     /// What is to be done next.
     pub fn next(&mut self, now: Instant) -> Step<P> {
+        if self.round.outlook.gentle && !self.round.page.is_empty() {
+            let stretch = *self.stretch.get_or_insert(now);
+            if now.saturating_duration_since(stretch) >= STRETCH {
+                self.stretch = Some(now + REST);
+                return Step::Rest(REST);
+            }
+        }
         while let Some(proof) = self.round.page.pop_front() {
             if self.goes(now, &proof) {
                 return Step::Take(proof, self.round.why);
@@ -341,7 +359,7 @@ mod tests {
 
     impl Rounds {
         fn new(create_links: bool, stored: &[Resident]) -> Self {
-            let outlook = Outlook { current: CURRENT, wanted: Some(0), doubtful: false };
+            let outlook = Outlook { current: CURRENT, wanted: Some(0), doubtful: false, gentle: false };
             let departures = Departures::new(create_links);
             Self { departures, now: Instant::now(), stored: stored.to_vec(), outlook }
         }
@@ -401,6 +419,32 @@ mod tests {
     }
 
     #[test]
+    fn who_is_gentle_rests_between_files() {
+        let stored: Vec<_> = (1..=8).map(|n| resident(2 * n, 1)).collect();
+        for (gentle, rests) in [(true, 3), (false, 0)] {
+            let mut rounds = Rounds::new(false, &stored);
+            rounds.outlook.gentle = gentle;
+            rounds.begin();
+            let (mut rested, mut taken) = (0, 0);
+            loop {
+                match rounds.next() {
+                    Step::Take(safe, Purged) => {
+                        taken += 1;
+                        rounds.pass(STRETCH / 2);
+                        rounds.departures.done(rounds.now, &safe, Outcome::Gone(1));
+                    }
+                    Step::Rest(time) => {
+                        rested += 1;
+                        rounds.pass(time);
+                    }
+                    step => break assert_eq!(step, Step::Over { more: true }),
+                }
+            }
+            assert_eq!((rested, taken), (rests, 8));
+        }
+    }
+
+    #[test]
     fn links_go_with_their_shift() {
         for (links, first, then) in [
             (true, Outcome::Gone(1), &[(2, Purged)][..]),
@@ -445,10 +489,10 @@ mod tests {
     fn nothing_leaves_while_it_may_be_the_only_replica_or_cannot_be_looked_at() {
         let mut rounds = Rounds::new(true, &[resident(2, 1), resident(4, 9)]);
         for (wanted, doubtful) in [(None, false), (Some(9), true), (None, true)] {
-            rounds.outlook = Outlook { current: CURRENT, wanted, doubtful };
+            rounds.outlook = Outlook { wanted, doubtful, ..rounds.outlook };
             assert_eq!(rounds.round(Outcome::Gone(1)), []);
         }
-        rounds.outlook = Outlook { current: CURRENT, wanted: Some(9), doubtful: false };
+        rounds.outlook = Outlook { wanted: Some(9), doubtful: false, ..rounds.outlook };
         assert_eq!(rounds.round(Outcome::Gone(1)), [(2, Purged), (4, Evicted)], "what was walked was kept");
     }
 

@@ -37,17 +37,22 @@ pub struct Pressure {
     evicting: bool,
     almost: bool,
     full: bool,
+    /// An image waits for room.
+    lacking: bool,
 }
 
 impl Pressure {
     /// Of what is mounted at `name`; nothing was seen yet. `evicts`: files leave it under pressure.
     pub fn new(name: String, marks: Marks, evicts: bool) -> Self {
-        Self { marks, name, evicts, evicting: false, almost: false, full: false }
+        Self { marks, name, evicts, evicting: false, almost: false, full: false, lacking: false }
     }
 
     /// How many bytes must leave now. What is to be told goes to `out`, once per crossing.
     pub fn look(&mut self, level: Level, out: &mut Vec<Message>) -> u64 {
         let Level { total, free, held, needed } = level;
+        // A large file may find no room although the high mark is not reached. It must not wait for ever for what nobody would take away.
+        let lacking = needed.saturating_sub(free);
+        self.lacking = lacking > 0;
         if total == 0 {
             return 0;
         }
@@ -87,14 +92,17 @@ impl Pressure {
         if !self.evicts {
             return 0;
         }
-        // A large file may find no room although the high mark is not reached. It must not wait for ever for what nobody would take away.
-        let lacking = needed.saturating_sub(free);
         if !self.evicting {
             return lacking;
         }
         // What others hold open is on its way; but they may hold it for hours, so when it gets tight it does not count.
         let held = if fill > almost { 0 } else { held };
         used.saturating_sub((total as f64 * low) as u64).saturating_sub(held).max(lacking)
+    }
+
+    /// An image waits for room, or soon will.
+    pub fn is_urgent(&self) -> bool {
+        self.almost || self.lacking
     }
 
     /// Between the high mark and the low one.
@@ -161,7 +169,9 @@ mod tests {
         let held = |free| Level { held: 100, ..level(free) };
         assert_eq!(pressure.look(held(150), &mut out), 50, "85 %: 150 too much, 100 have left");
         assert_eq!(pressure.look(held(200), &mut out), 0);
+        assert!(!pressure.is_urgent());
         assert_eq!(pressure.look(held(40), &mut out), 260, "96 %");
+        assert!(pressure.is_urgent());
     }
 
     #[test]
@@ -170,7 +180,9 @@ mod tests {
         let mut out = Vec::new();
         let needs = |free, needed| Level { needed, ..level(free) };
         assert_eq!(pressure.look(needs(300, 300), &mut out), 0, "it fits");
+        assert!(!pressure.is_urgent());
         assert_eq!(pressure.look(needs(250, 300), &mut out), 50, "75 %");
+        assert!(pressure.is_urgent());
         let held = Level { held: 100, ..needs(250, 300) };
         assert_eq!(pressure.look(held, &mut out), 50, "what others hold may be held for hours");
         assert_eq!(pressure.look(needs(150, 900), &mut out), 750, "85 %: more than the low mark asks for");

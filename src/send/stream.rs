@@ -13,6 +13,7 @@ use super::settle::Settling;
 use super::source::{self, Source};
 use super::spliced::{Payload, Splicing, hash_of};
 use super::staged::{Batch, STAGED_FILE_MAX};
+use crate::host::priority::OnTheWay;
 use crate::model::file_version::Hash;
 use crate::model::offer::Decline;
 use crate::model::path::RelPath;
@@ -30,6 +31,9 @@ pub(super) const STALLS_MAX: u32 = 100;
 const REPORT_AFTER: Duration = Duration::from_millis(2);
 /// And never for as long as a larger file takes: 8 MiB.
 const HELD_UP_MAX_BYTES: u64 = 8 << 20;
+
+/// A file of so many bytes is hashed for too long to go before others: 4 MiB take half a millisecond.
+const ASIDE_MIN_BYTES: u64 = 4 << 20;
 
 /// How often an idle stream looks whether its connection is still there.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
@@ -88,8 +92,13 @@ pub fn run(settings: Settings<'_>, driver: &mut dyn Driver) -> Result<(), Stream
         sending: None,
         spare: Vec::new(),
     };
+    let way = OnTheWay::read();
     while let Some(job) = stream.next_job()? {
-        if job.identity.size <= STAGED_FILE_MAX { stream.batch(job)? } else { stream.single(&job)? }
+        match job.identity.size {
+            0..=STAGED_FILE_MAX => stream.batch(job)?,
+            ASIDE_MIN_BYTES.. => way.aside(|| stream.single(&job))?,
+            _ => stream.single(&job)?,
+        }
     }
     Ok(())
 }

@@ -101,7 +101,8 @@ impl Keeper {
         let wanted = level.map(|level| self.pressure.look(level, &mut Vec::new()));
         let is_on = |storage: &StorageIndex| self.stored_on().contains(&storage.index());
         let doubtful = view.doubtful.iter().any(is_on);
-        let outlook = Outlook { current: view.current, wanted, doubtful };
+        let gentle = !self.pressure.is_urgent();
+        let outlook = Outlook { current: view.current, wanted, doubtful, gentle };
         let away = view.away.iter().any(is_on);
         (self.outlook, self.away) = (Some(outlook), away);
         self.evicted = 0;
@@ -154,6 +155,7 @@ impl Ppu {
                 trace!("{} {home:?} {why:?} {proof:?}: {outcome:?}", clock.ns);
                 self.keepers[home as usize].departures.done(now, &proof, outcome);
             }
+            Some(Step::Rest(_)) => {}
             Some(Step::Over { .. }) => return true,
         }
         let keeper = &mut self.keepers[home as usize];
