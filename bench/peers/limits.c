@@ -241,6 +241,13 @@ static void live_name(char *path, size_t size, const char *dir, int number) {
     snprintf(path, size, "%s/live_%d_%06d.cbf", dir, (int)getpid(), number);
 }
 
+/* Its number, if that is the whole name of one of ours: a temporary name that begins like it is none. Else -1. */
+static int live_number(const char *name) {
+    int run, number, length = 0;
+    if (sscanf(name, "live_%d_%d.cbf%n", &run, &number, &length) != 2 || !length || name[length]) return -1;
+    return run == getpid() && number >= 0 && number < live_count ? number : -1;
+}
+
 static void *live_write(void *unused) {
     (void)unused;
     char path[4096], *buffer = malloc(live_size);
@@ -285,9 +292,8 @@ static void live(void) {
         ssize_t got = read(watch, events, sizeof events);
         for (ssize_t o = 0; got > 0 && o < got;) {
             struct inotify_event *event = (void *)(events + o);
-            int run, number;
-            if (event->len && sscanf(event->name, "live_%d_%d.cbf", &run, &number) == 2 && run == getpid() &&
-                number >= 0 && number < live_count && !visible_ns[number]) {
+            int number = event->len ? live_number(event->name) : -1;
+            if (number >= 0 && !visible_ns[number]) {
                 visible_ns[number] = at;
                 seen++;
             }

@@ -6,6 +6,7 @@ import subprocess
 import time
 
 from contenders import IDLE_SECONDS, Lsyncd, Relay
+from hidra import Hidra
 
 # Images a second.
 RATES = {"100 kB": 500, "2.4 MB": 100, "6.2 MB": 50, "64 MB": 5}
@@ -16,12 +17,14 @@ WARM_MARGIN = 1.5
 
 
 def measure(bench, names):
-    """Our two engines while two storages write all of it; beside them a plain local loop, and lsyncd."""
+    """Our two engines while two storages write all of it; beside them a plain local loop, lsyncd, and HiDRA where there is one."""
     results = {name: {} for name in names}
     seconds = bench.options.live_seconds
     # Nothing of a run is on the disks when the next one begins.
     with bench.disks(2, max(RATES[name] * bench.sets[name].size for name in names) * (seconds + 2)) as disks:
         everyone = [Relay(bench.arena, bench.limits), Lsyncd(bench.arena)]
+        if bench.options.hidra:
+            everyone.append(Hidra(bench.arena, bench.options.hidra))
         if not bench.options.without_uringd:
             everyone = [bench.uringd("uring", disks=disks), bench.uringd("syscall", disks=disks)] + everyone
         for name in names:

@@ -92,7 +92,7 @@ def spans_svg(y, spans):
 def colour(who):
     if who in LIMIT_NAMES:
         return LIMITS
-    return OTHERS if who in ("rsync", "rsync x 2", "lsyncd", "read+write+fsync") else OURS
+    return OTHERS if who in ("rsync", "rsync x 2", "lsyncd", "HiDRA", "read+write+fsync") else OURS
 
 
 def text(x, y, words, size, anchor="start", weight="normal", fill="#1d2329"):
