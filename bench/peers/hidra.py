@@ -15,6 +15,9 @@ SENDER, RECEIVER = "src/hidra/sender/datamanager.py", "src/hidra/receiver/datare
 MODULES = ("src/api/python", "src/hidra/sender", "src/hidra/sender/eventdetectors", "src/hidra/sender/datafetchers", "src/hidra/receiver")
 PACKAGES = ("zmq", "yaml", "future", "setproctitle", "ldap3", "inotifyx")
 PORT = 50100
+# Two of its parts pass every debug message on to another process, verbose or not, and that takes as much time as its work does. No key turns it
+# off; Python runs this before anything of it.
+QUIET = "import logging\nlogging.disable(logging.INFO)\n"
 # Its start-up waits seconds here and there, and so does its end.
 PATIENCE_SECONDS = 30
 
@@ -33,6 +36,8 @@ class Hidra:
         if os.path.exists(self.here):
             remove(self.here)
         os.mkdir(self.here)
+        with open(os.path.join(self.here, "sitecustomize.py"), "w") as file:
+            file.write(QUIET)
         source, target = (os.path.join(root, "live") for root in (self.arena.watched, self.arena.target))
         for directory in (source, target):
             os.makedirs(directory)
@@ -69,9 +74,9 @@ class Hidra:
             json.dump(config, file, indent=1)
         with open(os.path.join(self.here, f"{side}.out"), "wb") as out:
             command = [python(self.checkout), os.path.join(self.checkout, program), "--config_file", path]
-            # Its sockets go to the temporary directory. It is a process group of its own: it consists of several.
-            more = {"env": environment(self.checkout) | {"TMPDIR": self.here}, "start_new_session": True}
-            self.processes[side] = subprocess.Popen(command, stdout=out, stderr=out, **more)
+            # A process group of its own: it consists of several.
+            options = {"env": environment(self.checkout, self.here), "start_new_session": True}
+            self.processes[side] = subprocess.Popen(command, stdout=out, stderr=out, **options)
 
     def _alive(self):
         for side, process in self.processes.items():
@@ -124,8 +129,10 @@ def python(checkout):
     return own if os.path.exists(own) else "python3"
 
 
-def environment(checkout):
-    return os.environ | {"PYTHONPATH": ":".join(os.path.join(checkout, path) for path in MODULES), "PYTHONWARNINGS": "ignore"}
+def environment(checkout, here):
+    """Its sockets go to the temporary directory."""
+    modules = [here, *(os.path.join(checkout, path) for path in MODULES)]
+    return os.environ | {"PYTHONPATH": ":".join(modules), "PYTHONWARNINGS": "ignore", "TMPDIR": here}
 
 
 def probe(directory):

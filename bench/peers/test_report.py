@@ -8,7 +8,7 @@ import xml.etree.ElementTree as xml
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 import figures
-from plot import plot
+from plot import OTHERS, plot
 from table import table
 
 HEAD = {
@@ -54,6 +54,16 @@ class Report(unittest.TestCase):
         self.assertEqual(goals["CPU of a file, 1,000,000 × 1,000"], ("1.20", False))
         self.assertEqual(goals["time of a file, 1,000,000 × 1,000"], ("1.05", True))
         self.assertEqual(goals["PPU's memory with 1,000,000 pending"], ("400 MB", False))
+
+    def test_hidra_has_a_goal_only_where_it_was_measured(self):
+        live = self.report["live"]
+        self.assertFalse(any("HiDRA" in goal[0] for goal in figures.goals(self.report)))
+        hidra = {"HiDRA": [{"micros": [4000.0] * 98 + [600_000.0] * 2, "sender_cpu_per_gb": 1.0, "receiver_cpu_per_gb": 1.0}]}
+        report = {"live": live | {"results": {"2.4 MB": live["results"]["2.4 MB"] | hidra}}}
+        goals = {what: (goal, value, met) for what, goal, value, met in figures.goals(report)}
+        self.assertEqual(goals["live 100/s × 2.4 MB, two storages writing, p99, HiDRA's × ours"], ("≥ 10", "12.00", True))
+        self.assertIn("| HiDRA ", table(report))
+        self.assertIn(f'fill="{OTHERS}"/>', plot(report).split(">HiDRA<")[1])
 
     def test_a_report_may_have_any_parts(self):
         for part in [[], *([one] for one in self.report), list(self.report)]:
