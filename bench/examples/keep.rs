@@ -97,6 +97,7 @@ fn leave(below: &Path, files: u64, past: bool) -> Result<Rates, Error> {
                 current: Arc::new(current),
                 doubtful: Vec::new(),
                 room_needed: 0,
+                landing: false,
             })),
         }),
         shown: Arc::clone(&shown),
