@@ -17,6 +17,8 @@ POLL_SECONDS = 0.0005
 HUGE_PAGE = 2 << 20
 # So much warm memory is free ahead of a drain: more than anyone has in flight.
 WARM_AHEAD = 192 * MB
+# Of all free memory, so much is left to others while the rest is touched.
+LEFT_FREE = 1500 * MB
 # A virtual machine's kernel hands free blocks of that order and above back to its host, every two seconds (Documentation/mm/free_page_reporting.rst).
 # Who gets such a block again waits milliseconds for it.
 PAGE_REPORTING_ORDER = "/sys/module/page_reporting/parameters/page_reporting_order"
@@ -79,7 +81,7 @@ class Arena:
         self.root = root
         self.source = self._tmpfs("source")
         self.target = self._tmpfs("target")
-        self.ballast = self._tmpfs("ballast")
+        self.ballast = self._tmpfs("ballast", size="95%")
         self.work = os.path.join(root, "work")
         self.watched = os.path.join(self.source, "watched")
         self.prepared = os.path.join(self.source, "prepared")
@@ -87,10 +89,10 @@ class Arena:
             os.mkdir(directory)
         self.warm(0)
 
-    def _tmpfs(self, name):
+    def _tmpfs(self, name, size="6g"):
         path = os.path.join(self.root, name)
         os.mkdir(path)
-        mount = ["mount", "-t", "tmpfs", "-o", "huge=within_size,size=6g,mode=755", "tmpfs", path]
+        mount = ["mount", "-t", "tmpfs", "-o", f"huge=within_size,size={size},mode=755", "tmpfs", path]
         subprocess.run(mount, check=True)
         return path
 
@@ -101,6 +103,13 @@ class Arena:
             ballast.truncate(size)
             for _ in range(0, size, len(block)):
                 ballast.write(block)
+
+    def warm_all(self):
+        """Touches nearly all free memory. What takes a page here and there, as names and inodes do, does not take it from what `cool` has just freed."""
+        with open("/proc/meminfo") as meminfo:
+            fields = dict(line.split(":", 1) for line in meminfo)
+        self.warm(max(0, int(fields["MemFree"].split()[0]) * 1024 - LEFT_FREE))
+        self.cool()
 
     def cool(self, left=0):
         """Frees what `warm` touched but for `left` bytes, which stay warm: free memory goes cold within a second."""

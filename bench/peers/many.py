@@ -20,6 +20,8 @@ def measure_scale(bench):
     """What a file costs when there are a thousand, and when there are a million that all stay pending: the storage is not mounted."""
     uringd = bench.uringd("uring")
     many = MANY // 10 if bench.options.quick else MANY
+    bench.progress("scale: touching all free memory")
+    bench.arena.warm_all()
     uringd.start()
     try:
         few = [drain(bench, uringd, f"few{number}", FEW) for number in range(ROUNDS)]
