@@ -139,7 +139,7 @@ pub struct Storage {
     pub mountpoint: Option<PathBuf>,
     /// Without `mountpoint`: accept a target on the root file system.
     pub allow_root_fs: bool,
-    /// Files in flight.
+    /// Files in flight; of small ones more are.
     pub queue_depth: u16,
     /// Whether the page cache is bypassed.
     pub direct: Direct,

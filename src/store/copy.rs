@@ -118,6 +118,11 @@ impl Copy {
         Ok(Self::new(source, staged, Via::Cache, 0))
     }
 
+    /// Its bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.source.size()
+    }
+
     /// How its bytes get there.
     pub(super) fn via(&self) -> Via {
         self.via
@@ -375,7 +380,7 @@ impl Via {
     }
 
     fn for_size(self, size: u64) -> Self {
-        if size <= CACHED_BYTES_MAX { Self::Cache } else { self }
+        if is_small(size) { Self::Cache } else { self }
     }
 
     fn piece_bytes(self, size: u64) -> u64 {
@@ -385,6 +390,11 @@ impl Via {
             Self::Buffer | Self::Cache => BUFFER_BYTES,
         }
     }
+}
+
+/// A file of that size is quicker through the page cache.
+pub(super) fn is_small(size: u64) -> bool {
+    size <= CACHED_BYTES_MAX
 }
 
 fn open_source(job: &CopyJob, settings: &Settings) -> Result<(OwnedFd, FileStat), CopyOutcome> {

@@ -9,7 +9,7 @@ use ppu_uring::ops::Sync;
 use ppu_uring::{AlignedBuf, Done, Driver, Entry, Fd, Link, Op, Waker};
 use rustix::io::Errno;
 
-use super::copy::{Copy, Setback, Via, counterpart, disk_outcome, of_errno};
+use super::copy::{Copy, Setback, Via, counterpart, disk_outcome, is_small, of_errno};
 use super::durable::{DirPath, Durable, ToSync};
 use super::fetch::{Fetched, Fetcher};
 use super::writer::{Order, Settings, Steps};
@@ -19,7 +19,9 @@ use crate::rooted::{Published, Replaced, STAGING_NAME, Staging, set_mtime};
 /// An unused storage is let go after this time, so that it can be unmounted.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// Files that wait for their directories, at most, for each that may be written at a time.
+/// So many small files may be written in the place of a large one: one commit of the file system's journal makes all of them durable that wait for it.
+pub(super) const SMALL_PER_PLACE: usize = 4;
+/// Files that wait for their directories, at most, for each small one that may be written at a time.
 const PLACED_PER_FILE: usize = 2;
 
 pub(super) struct Worker<R> {
@@ -75,6 +77,12 @@ enum Asked {
     Write(u64),
     Sync(u64),
     Directory(DirPath),
+}
+
+/// Whether files of these sizes may be written at a time.
+fn fit(depth: usize, sizes: impl Iterator<Item = u64>) -> bool {
+    let taken: usize = sizes.map(|size| if is_small(size) { 1 } else { SMALL_PER_PLACE }).sum();
+    taken <= depth * SMALL_PER_PLACE
 }
 
 /// The engine does not work any more; for people.
@@ -160,7 +168,7 @@ impl<R: FnMut(CopyReport)> Worker<R> {
     }
 
     fn begin(&mut self) {
-        while !self.queue.is_empty() && self.has_room() && self.ready() {
+        while self.queue.front().is_some_and(|job| self.has_room(job)) && self.ready() {
             if let Some(job) = self.queue.pop_front() {
                 match job.local() {
                     Some(_) => self.begin_copy(job, false),
@@ -224,10 +232,12 @@ impl<R: FnMut(CopyReport)> Worker<R> {
 
     /// What only waits for its directory takes no place from what is written: else small files would spend half of the queue on
     /// waiting for a disk that could sync more of them at once.
-    fn has_room(&self) -> bool {
+    fn has_room(&self, next: &CopyJob) -> bool {
         let depth = self.settings.queue_depth.max(1);
         let placed = self.mounted.as_ref().map_or(0, |mounted| mounted.durable.len());
-        self.copies.len() < depth && placed < PLACED_PER_FILE * depth
+        let sizes = self.copies.values().map(|active| active.copy.size());
+        fit(depth, sizes.chain([next.brand.identity.size]))
+            && placed < PLACED_PER_FILE * SMALL_PER_PLACE * depth
     }
 
     fn in_work(&self) -> usize {
@@ -510,4 +520,21 @@ fn directories(
         directories.push(ToSync { like, fd: Arc::new(fd), path });
     }
     Ok(directories)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_small_files_take_the_place_of_a_large_one() {
+        const SMALL: u64 = 256 << 10;
+        const LARGE: u64 = SMALL + 1;
+        for (small, large, fits) in
+            [(8, 0, true), (9, 0, false), (0, 2, true), (0, 3, false), (4, 1, true), (5, 1, false)]
+        {
+            let sizes = std::iter::repeat_n(SMALL, small).chain(std::iter::repeat_n(LARGE, large));
+            assert_eq!(fit(2, sizes), fits, "{small} small, {large} large");
+        }
+    }
 }

@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use ppu_uring::{Driver, Limits, Waker};
 
-use super::worker::Worker;
+use super::worker::{SMALL_PER_PLACE, Worker};
 use crate::host::priority::Priority;
 use crate::model::file_version::StorageIndex;
 use crate::model::job::{CopyJob, CopyReport};
 use crate::rooted::mount::Place;
 use crate::rooted::{Handed, Root};
 
-/// Threads that run what blocks (where the ring cannot wait by itself), for each file in flight: two pieces.
-const WORKERS_PER_FILE: u32 = 2;
-/// Operations in flight for each file: two pieces, or a sync, and syncs of directories.
-const DEPTH_PER_FILE: u32 = 4;
+/// Threads that run what blocks (where the ring cannot wait by itself), for each file in flight: two pieces, or a sync for each small one in its place.
+const WORKERS_PER_FILE: u32 = SMALL_PER_PLACE as u32;
+/// Operations in flight for each file: the same, and syncs of directories.
+const DEPTH_PER_FILE: u32 = 2 * WORKERS_PER_FILE;
 
 /// What a writer is told about its storage.
 #[derive(Debug, Clone)]

@@ -47,8 +47,11 @@ pub(super) struct Flight {
     remote: bool,
 }
 
-/// Copies that a storage's thread has, for each that it writes at a time: that one, the next, and two that wait for their directory's sync.
-const ORDERED_PER_DEPTH: usize = 4;
+/// Copies that a storage's thread has, for each place of its queue: four small ones that it writes at a time, the next four, and eight that wait for their
+/// directory's sync.
+const ORDERED_PER_DEPTH: usize = 16;
+/// With more than that some of them wait, even if all are small, and nothing but a storage that does not keep up is the reason when it lasts.
+const WAITING_PER_DEPTH: usize = 4;
 
 impl Ledger {
     /// Gives each storage's thread the oldest copies, so many that it never waits for the next.
@@ -66,7 +69,8 @@ impl Ledger {
                 storage.health.waiting(now.at, false);
                 continue;
             }
-            let usual = ORDERED_PER_DEPTH * self.settings.storages[index].queue_depth;
+            let depth = self.settings.storages[index].queue_depth;
+            let usual = ORDERED_PER_DEPTH * depth;
             let in_flight_max = storage.health.in_flight_max(now.at, usual);
             while self.storages[index].local_flying() < in_flight_max
                 && let Some(id) = self.storages[index].ready.pop_first()
@@ -75,7 +79,8 @@ impl Ledger {
             }
             self.dispatch_remote(now, at, in_flight_max, out);
             let storage = &mut self.storages[index];
-            storage.health.waiting(now.at, !storage.ready.is_empty());
+            let waiting = storage.local_flying() > WAITING_PER_DEPTH * depth || !storage.ready.is_empty();
+            storage.health.waiting(now.at, waiting);
         }
     }
 
