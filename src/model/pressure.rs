@@ -37,6 +37,8 @@ pub struct Pressure {
     evicting: bool,
     almost: bool,
     full: bool,
+    /// What comes is more than leaves without hurry.
+    losing: bool,
     /// An image waits for room.
     lacking: bool,
 }
@@ -44,7 +46,16 @@ pub struct Pressure {
 impl Pressure {
     /// Of what is mounted at `name`; nothing was seen yet. `evicts`: files leave it under pressure.
     pub fn new(name: String, marks: Marks, evicts: bool) -> Self {
-        Self { marks, name, evicts, evicting: false, almost: false, full: false, lacking: false }
+        Self {
+            marks,
+            name,
+            evicts,
+            evicting: false,
+            almost: false,
+            full: false,
+            losing: false,
+            lacking: false,
+        }
     }
 
     /// How many bytes must leave now. What is to be told goes to `out`, once per crossing.
@@ -92,6 +103,8 @@ impl Pressure {
         if !self.evicts {
             return 0;
         }
+        // Half way to where people would be warned.
+        self.losing = fill > limit.midpoint(almost) || self.losing && fill >= limit;
         if !self.evicting {
             return lacking;
         }
@@ -100,9 +113,9 @@ impl Pressure {
         used.saturating_sub((total as f64 * low) as u64).saturating_sub(held).max(lacking)
     }
 
-    /// An image waits for room, or soon will.
+    /// Files must leave as fast as they can: an image waits for room, or what comes is more than what leaves.
     pub fn is_urgent(&self) -> bool {
-        self.almost || self.lacking
+        self.losing || self.lacking
     }
 
     /// Between the high mark and the low one.
@@ -169,9 +182,20 @@ mod tests {
         let held = |free| Level { held: 100, ..level(free) };
         assert_eq!(pressure.look(held(150), &mut out), 50, "85 %: 150 too much, 100 have left");
         assert_eq!(pressure.look(held(200), &mut out), 0);
-        assert!(!pressure.is_urgent());
         assert_eq!(pressure.look(held(40), &mut out), 260, "96 %");
-        assert!(pressure.is_urgent());
+    }
+
+    #[test]
+    fn it_is_urgent_before_people_would_be_warned_until_the_high_mark_is_regained() {
+        let mut pressure = pressure(true);
+        let mut out = Vec::new();
+        for (free, urgent) in
+            [(190, false), (126, false), (124, true), (190, true), (210, false), (150, false)]
+        {
+            pressure.look(level(free), &mut out);
+            assert_eq!(pressure.is_urgent(), urgent, "{free} free");
+        }
+        assert_eq!(codes(&out), [Code::FillstateLimit]);
     }
 
     #[test]
