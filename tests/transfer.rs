@@ -258,7 +258,7 @@ fn what_an_image_waits_for_goes_first() {
         for (threads, name, priority) in [
             (&detector, "watch", first),
             (&detector, "ppu-uringd", first),
-            (&detector, "send", (0, false)),
+            (&detector, "send", (0, first.1)),
             (&ppu, "ppu-uringd", first),
             (&ppu, "ledger", first),
             (&ppu, "land", first),

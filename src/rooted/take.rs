@@ -169,10 +169,6 @@ impl Taker {
         let error = |operation, errno| root.error(operation, Some(taking.at), errno);
         let parent = self.parent_of(taking.at)?;
         let held = self.look(&parent, taking)?;
-        let link = match taking.instead {
-            Instead::Nothing => None,
-            Instead::Link(link) => Some(self.make_link(taking.at, link)?),
-        };
         let note = Note {
             at: taking.at.clone(),
             ino: held.stat.ino,
@@ -181,13 +177,13 @@ impl Taker {
                 Instead::Link(link) => Some(link.text.as_os_str().as_bytes().to_vec()),
             },
         };
-        let moved = self
-            .slot
-            .note
-            .write(&note)
-            .map_err(|errno| ("note down", errno))
-            .and_then(|()| self.move_in(&parent, taking.at.name(), link.is_some()));
-        if let Err((operation, errno)) = moved {
+        // Before anything is in the slot: after a crash, what is there is what the note speaks of.
+        self.slot.note.write(&note).map_err(|errno| error("note down", errno))?;
+        let link = match taking.instead {
+            Instead::Nothing => None,
+            Instead::Link(link) => Some(self.make_link(taking.at, link)?),
+        };
+        if let Err((operation, errno)) = self.move_in(&parent, taking.at.name(), link.is_some()) {
             if link.is_some() {
                 self.clear();
             }

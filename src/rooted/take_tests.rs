@@ -352,6 +352,23 @@ fn a_start_puts_back_what_was_being_taken() {
     assert_eq!(staging(&fixture.temp).sweep().unwrap(), Swept { removed: 0, put_back: 0, kept: 2 });
 }
 
+/// A daemon that was killed between the two would leave a link in staging that no note speaks of, for ever.
+#[test]
+fn the_note_is_written_before_the_link_is_made() {
+    let mut fixture = Fixture::new();
+    let (first, second) = (fixture.write("d/first", "image"), fixture.write("d/second", "image"));
+    fixture.evict("d/first", first).unwrap();
+    // No link may be so long, so none is made.
+    let text = PathBuf::from("x".repeat(5000));
+    fixture.take("d/second", image(second), Instead::Link(link(&text))).unwrap_err();
+    let staging = fixture.at(STAGING_NAME);
+    let names = staging.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let notes: Vec<_> = names.map(|path| fs::read(path).unwrap()).collect();
+    assert_eq!(notes.len(), 1);
+    assert!(notes[0].windows(8).any(|bytes| bytes == b"d/second"), "it speaks of another file");
+    assert_eq!(fs::read(fixture.at("d/second")).unwrap(), b"image");
+}
+
 /// Neither a byte nor an inode is free: the first link is made from what was kept for it.
 #[test]
 fn a_full_file_system_can_be_relieved() {
