@@ -84,6 +84,8 @@ pub(super) struct Offer {
     pub(super) differs: bool,
     /// Had landed, and fell from the ramdisk: whatever the detector says, it counts once.
     pub(super) again: bool,
+    /// When it was withdrawn, this very version had landed already.
+    pub(super) landed: bool,
 }
 
 impl Detector {

@@ -1,7 +1,8 @@
 //! Versions that had landed and fell from the ramdisk before they were stored anywhere: a user removed or changed the file, or the
 //! machine rebooted. Their detector may still have them.
 
-use super::detector::Unresolved;
+use super::detector::{Offer, Unresolved};
+use super::offers::same_write;
 use super::{Copy, Ledger, Order, Version};
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex, VersionId};
 use crate::model::message::{Code, Message};
@@ -35,12 +36,20 @@ impl Ledger {
             version.path
         );
         out.push(Order::Tell(Message::new(Code::LandError, version.path.to_string(), long)));
+        self.replace_unresolved(detector, &version.path, out);
         let state = &mut self.detectors[detector.index()];
+        let is_it =
+            |open: &&mut Offer| open.path == version.path && same_write(&open.identity, &version.identity);
+        // Offered again as it is: the link broke before its detector heard that it had landed, or it was closed once more, unchanged.
+        if let Some(open) = state.offers.values_mut().find(is_it) {
+            (open.again, open.landed, open.known_hash) = (true, false, None);
+            self.record(Record::Unlanded { version: id }, out);
+            return;
+        }
         if let Some(offer) = offer {
             state.fell.insert(offer, version.path.clone());
             out.push(Order::Fell { detector, offers: vec![offer] });
         }
-        self.replace_unresolved(detector, &version.path, out);
         self.fall(id, version, offer.is_some());
     }
 

@@ -91,7 +91,7 @@ impl Ledger {
 
     /// The next session will tell what becomes of it.
     fn leave_unresolved(&mut self, detector: DetectorIndex, offer: Offer, out: &mut Vec<Order>) {
-        if self.has_landed(detector, &offer).is_some() {
+        if self.has_landed(detector, &offer) {
             return;
         }
         let Offer { shift, identity, again, .. } = offer;
@@ -103,9 +103,9 @@ impl Ledger {
     }
 
     /// The very version that is offered (again) has landed: the link broke before the detector heard so. It is counted already.
-    pub(super) fn has_landed(&self, detector: DetectorIndex, offer: &Offer) -> Option<VersionId> {
-        let newest = self.versions.newest(detector, &offer.path)?;
-        self.versions.get(newest).is_some_and(|v| v.identity == offer.identity).then_some(newest)
+    pub(super) fn has_landed(&self, detector: DetectorIndex, offer: &Offer) -> bool {
+        let newest = self.versions.newest(detector, &offer.path).and_then(|id| self.versions.get(id));
+        offer.landed || newest.is_some_and(|version| version.identity == offer.identity)
     }
 
     pub(super) fn manifest_begin(&mut self, detector: DetectorIndex) {
@@ -201,6 +201,7 @@ impl Ledger {
                 replace_past: false,
                 differs: false,
                 again,
+                landed: false,
             };
             state.waiting.insert(file.offer);
             state.offers.insert(file.offer, offer);
@@ -337,11 +338,26 @@ impl Ledger {
         why: Withdrawal,
         out: &mut Vec<Order>,
     ) {
-        let state = &mut self.detectors[detector.index()];
-        match state.offers.get_mut(&offer) {
-            None => {}
-            Some(open) if open.wanted => open.withdrawn = Some(why),
-            Some(_) => self.end_offer(detector, offer, why, out),
+        let Some(open) = self.detectors[detector.index()].offers.get(&offer) else { return };
+        let path = open.path.clone();
+        // What the PPU has of this path now is no newer than this offer: that may be so no more once it has ended.
+        let landed = self.has_landed(detector, open);
+        if !matches!(why, Withdrawal::Reopened) {
+            // An older version that fell while this one was on offer: its detector has nothing more to say of that.
+            self.replace_unresolved(detector, &path, out);
+        }
+        if matches!(why, Withdrawal::Vanished)
+            && let Some(older) = self.versions.newest(detector, &path)
+        {
+            // Whatever had landed under this name is not there any more, either.
+            self.leave_detector(older, out);
+        }
+        let Some(open) = self.detectors[detector.index()].offers.get_mut(&offer) else { return };
+        open.landed = landed;
+        if open.wanted {
+            open.withdrawn = Some(why);
+        } else {
+            self.end_offer(detector, offer, why, out);
         }
     }
 
@@ -357,32 +373,21 @@ impl Ledger {
         }
     }
 
-    /// Counts an offer that ended on the detector.
+    /// Counts an offer that ended on the detector. Newer ones of its path may have landed meanwhile.
     fn conclude(&mut self, detector: DetectorIndex, offer: Offer, why: Withdrawal, out: &mut Vec<Order>) {
-        let landed = self.has_landed(detector, &offer);
-        if !matches!(why, Withdrawal::Reopened) {
-            // An older version that fell while this one was on offer: its detector has nothing more to say of that.
-            self.replace_unresolved(detector, &offer.path, out);
+        if offer.landed {
+            return;
         }
         match why {
             // The detector may not have heard that it fell: it does not count what had landed once more.
-            Withdrawal::Reopened if offer.again && landed.is_none() => {
+            Withdrawal::Reopened if offer.again => {
                 let Offer { path, shift, identity, .. } = offer;
                 let unresolved = Unresolved { shift, identity, fallen: None, again: true, awaited: true };
                 self.detectors[detector.index()].unresolved.insert(path, unresolved);
             }
             Withdrawal::Reopened => {}
-            Withdrawal::Moved | Withdrawal::Replaced if landed.is_some() => {}
             Withdrawal::Moved | Withdrawal::Replaced => self.supersede_unlanded(offer.shift, 1, out),
-            Withdrawal::Vanished => {
-                // Whatever had landed under this name is not there any more, either.
-                if let Some(older) = self.versions.newest(detector, &offer.path) {
-                    self.leave_detector(older, out);
-                }
-                if landed.is_none() {
-                    self.lose(detector, offer.shift, offer.path, offer.identity, out);
-                }
-            }
+            Withdrawal::Vanished => self.lose(detector, offer.shift, offer.path, offer.identity, out),
         }
     }
 
@@ -525,7 +530,7 @@ fn below(whole: &RelPath, source: &Option<RelPath>) -> Option<RelPath> {
 }
 
 /// Nothing was written between the two looks: a rename, a link or a chmod moves the ctime, a close without a write moves nothing.
-fn same_write(a: &Identity, b: &Identity) -> bool {
+pub(super) fn same_write(a: &Identity, b: &Identity) -> bool {
     (a.ino, a.size, a.mtime_ns) == (b.ino, b.size, b.mtime_ns)
 }
 

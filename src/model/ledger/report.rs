@@ -168,7 +168,7 @@ impl Ledger {
         for (index, detector) in self.detectors.iter().enumerate() {
             *waiting.entry(self.current.id).or_default() += detector.beat.backlog_files;
             let index = DetectorIndex(index as u16);
-            let counts = |offer: &&Offer| self.has_landed(index, offer).is_none();
+            let counts = |offer: &&Offer| !self.has_landed(index, offer);
             let offered = detector.offers.values().filter(counts).map(|offer| offer.shift);
             let unresolved = detector.unresolved.values().map(|unresolved| unresolved.shift);
             for shift in offered.chain(unresolved) {

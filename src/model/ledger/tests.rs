@@ -20,7 +20,7 @@ use crate::model::half::{Half, Switched};
 use crate::model::job::{
     Aside, CopyJob, CopyOutcome, CopyReport, LandFailure, LandJob, LandReport, Landed, Source,
 };
-use crate::model::offer::{Offered, Wanted, Withdrawal};
+use crate::model::offer::{Decline, Offered, Wanted, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::replica_path::Target;
 use crate::model::shift::Place;
@@ -519,6 +519,28 @@ fn what_has_landed_is_not_counted_again_when_it_is_offered_again() {
     world.detectors[0].wants.clear();
     world.run(Event::Close { detector: 0, name: 1 });
     world.check();
+}
+
+/// A detector's "no" travels on another connection than the newer version, which may be the quicker.
+#[test]
+fn what_landed_unheard_and_ended_counts_once_however_late_its_end_is_told() {
+    for event in [Event::Close { detector: 0, name: 1 }, Event::Remove { detector: 0, name: 1 }] {
+        let mut world = World::new();
+        world.run(Event::Close { detector: 0, name: 1 });
+        world.run(Event::Land { detector: 0, how: 7 });
+        world.offer(0, 1, world.detectors[0].files[&1], true);
+        let (asked, _) = world.detectors[0].wants.pop_front().unwrap();
+        world.run(event.clone());
+        if let Event::Remove { .. } = event {
+            world.run(Event::Close { detector: 0, name: 1 });
+        }
+        world.run(Event::Land { detector: 0, how: 7 });
+        world.check();
+        world.tell(Fact::Declined { transfer: asked.transfer, why: Decline::Changed });
+        world.check();
+        world.run(Event::Relink { detector: 0 });
+        assert!(world.detectors[0].wants.is_empty(), "{event:?}: what is there is known to be there");
+    }
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub(super) struct Open {
     withdrawn: Option<Withdrawal>,
     /// Had landed, and fell.
     again: bool,
+    /// Had landed when it was withdrawn.
+    landed: bool,
 }
 
 impl Ppu {
@@ -80,11 +82,15 @@ impl Ppu {
                 self.unresolved.retain(|_, unresolved| unresolved.awaited);
                 self.lost += (before - self.unresolved.len()) as u64;
             }
-            Word::Withdrawn(offer, why) => match self.offers.get_mut(&offer) {
-                Some(open) if open.wanted => open.withdrawn = Some(why),
-                Some(_) => self.end(offer, why),
-                None => {}
-            },
+            Word::Withdrawn(offer, why) => {
+                let Some(open) = self.offers.get(&offer) else { return };
+                let landed = self.has_version(open);
+                let Some(open) = self.offers.get_mut(&offer) else { return };
+                (open.landed, open.withdrawn) = (landed, Some(why));
+                if !open.wanted {
+                    self.end(offer, why);
+                }
+            }
             Word::Declined(transfer, why) => self.declined(transfer, why, say),
             Word::Gone(offers) => {
                 self.has.retain(|_, has| !has.offer.is_some_and(|offer| offers.contains(&offer)));
@@ -110,7 +116,10 @@ impl Ppu {
             known = Some(hash(has.content));
         }
         let Offered { path, identity, .. } = file;
-        self.offers.insert(file.offer, Open { path, identity, known, wanted: false, withdrawn: None, again });
+        self.offers.insert(
+            file.offer,
+            Open { path, identity, known, wanted: false, withdrawn: None, again, landed: false },
+        );
         self.want(file.offer, say);
     }
 
@@ -138,7 +147,7 @@ impl Ppu {
         let Some(open) = self.offers.remove(&offer) else { return };
         match why {
             // It landed in the session before, which broke before the detector heard of it.
-            _ if self.has_version(&open) => {}
+            _ if open.landed => {}
             Withdrawal::Reopened if open.again => {
                 let unresolved = Unresolved { identity: open.identity, fell: true, awaited: true };
                 self.unresolved.insert(open.path, unresolved);

@@ -1,7 +1,6 @@
 //! Copies: where each is read, what is tried again, and what a storage's trouble does to others.
 
 use super::*;
-use crate::model::offer::Decline;
 
 /// A landed file, and its copies in flight to both storages.
 fn landed() -> World {
@@ -104,6 +103,41 @@ fn what_fell_while_its_detector_was_asked_travels() {
     world.run(Event::Land { detector: 0, how: 7 });
     world.calm();
     assert_eq!((tally(&world, 0).stored, tally(&world, 1).stored), (1, 1));
+}
+
+/// It is on offer once more (the link broke before its detector heard that it had landed) when it falls: then it is what was never landed,
+/// whatever becomes of it.
+#[test]
+fn what_fell_while_it_was_on_offer_again_counts_once() {
+    for becomes in ["landed", "replaced", "vanished"] {
+        let mut world = landed();
+        world.offer(0, 1, world.detectors[0].files[&1], true);
+        world.check();
+        for storage in [0, 1] {
+            let job = world.copies[storage].remove(0);
+            world.copied(storage, job.version, CopyOutcome::SourceLost("removed".to_owned()));
+        }
+        world.run(Event::Wait { ms: 1000 });
+        world.check();
+        if becomes != "landed" {
+            let (wanted, _) = world.detectors[0].wants.pop_front().unwrap();
+            match becomes {
+                "replaced" => world.run(Event::Close { detector: 0, name: 1 }),
+                _ => world.run(Event::Remove { detector: 0, name: 1 }),
+            }
+            world.tell(Fact::Declined { transfer: wanted.transfer, why: Decline::Changed });
+            world.check();
+        }
+        world.calm();
+        world.check();
+        let Tally { stored, superseded, lost, .. } = tally(&world, 0);
+        let expected = match becomes {
+            "landed" => (1, 0, 0),
+            "replaced" => (1, 1, 0),
+            _ => (0, 0, 1),
+        };
+        assert_eq!((stored, superseded, lost), expected, "{becomes}");
+    }
 }
 
 /// It falls when a newer version is on offer already, which vanishes: nobody waits for the older one, and each is counted once.

@@ -152,6 +152,21 @@ fn what_fell_unheard_and_is_written_while_it_travels_again_counts() {
     assert_eq!(landed + superseded + lost, world.produced);
 }
 
+/// It landed as the link broke; it is offered again and replaced, and the newer version is quicker to land than it is to be declined.
+#[test]
+fn what_landed_unheard_and_is_replaced_counts_once() {
+    use Step::{Break, Flow, ToDetector, ToPpu, Watch, Write};
+    let mut world = World::new();
+    let landed_unheard =
+        [Write(1), Write(2), Write(0), Watch, Watch, Watch, Flow, Break, Write(3), Watch, Break, ToPpu, Flow];
+    let replaced = [Break, Flow, Write(3), Watch, Write(1), Watch, ToPpu, ToPpu, Write(1), Watch, ToDetector];
+    landed_unheard.iter().chain(&replaced).for_each(|step| world.step(*step));
+    world.settle();
+    world.check();
+    let Ppu { landed, superseded, lost, .. } = world.ppu;
+    assert_eq!(landed + superseded + lost, world.produced);
+}
+
 /// What was put back while events were lost is not waited for.
 #[test]
 fn a_file_put_back_in_an_overflow_is_there_again() {
