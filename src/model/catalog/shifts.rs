@@ -423,7 +423,8 @@ impl Catalog {
             place
         } else if closed_us < edge.us.0 {
             shift
-        } else if identity.ctime_ns.min(identity.mtime_ns) >= edge.ns.1 {
+        } else if identity.ctime_ns.min(identity.mtime_ns) > edge.ns.1 {
+            // Not at the edge's time stamp: those move with the timer tick, so that a close right before it may have the same.
             place
         } else if shift == NO_SHIFT {
             self.unsure(place)

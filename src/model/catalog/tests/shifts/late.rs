@@ -67,6 +67,33 @@ fn a_correction_that_was_long_under_way_gives_nothing_to_the_earlier_shift() {
     assert_eq!(again.as_deref(), Some(&expected[..]), "{words:?}");
 }
 
+/// Time stamps move with the timer tick: a close right before the mark has the mark's. The PPU hears the word late, and corrects it later still.
+#[test]
+fn what_was_closed_in_the_tick_of_the_mark_is_not_given_to_the_later_shift() {
+    let mut world = World::linked();
+    world.pass((TICK_NS - world.ns % TICK_NS) as u32 / 1000);
+    world.close(1);
+    world.watch();
+    world.pass(500);
+    world.begins_there();
+    world.pass(500);
+    world.began(1, Began::Now, false);
+    world.watch();
+    let now = world.now();
+    assert_eq!(world.catalog.next_word(now), Some(Word::ShiftWord(ShiftId(2))));
+    let Some(Word::Offer(files)) = world.catalog.next_word(now) else { panic!() };
+    assert_eq!(files[0].shift, ShiftId(1));
+    world.pass(3_000_000);
+    let ago = world.ago(1);
+    world.began(1, ago, false);
+    world.watch();
+    let again = world.words().into_iter().find_map(|word| match word {
+        Word::Offer(files) => Some(files[0].shift),
+        _ => None,
+    });
+    assert_eq!(again, Some(ShiftId::UNKNOWN), "it may have been closed before it began");
+}
+
 /// The mark of a shift that began before the link broke is passed while the next session's row is on its way.
 #[test]
 fn a_word_that_is_said_before_the_row_has_come_tells_nothing_of_its_age() {
