@@ -11,7 +11,7 @@ use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::shift::{Began, ShiftId};
 use ppu_uringd::model::trouble::{ABOUT_MAX_BYTES, About, Matter, TEXT_MAX_BYTES, Text};
 use ppu_uringd::wire::control::{
-    Decline, FromDetector, FromPpu, Heartbeat, Offered, Report, Wanted, Withdrawal,
+    Coming, Decline, FromDetector, FromPpu, Heartbeat, Offered, Report, Wanted, Withdrawal,
 };
 use ppu_uringd::wire::frame::{Decoder, MAX_FRAME_BYTES, Message, encode};
 use ppu_uringd::wire::handshake::{Client, Key, PpuId, Role, Server, SessionId};
@@ -230,7 +230,7 @@ fn from_detector() -> Vec<Vec<u8>> {
         FromDetector::ManifestBegin,
         FromDetector::ManifestEnd,
         FromDetector::Offer { files: files[..2].to_vec() },
-        FromDetector::Offer { files },
+        FromDetector::Offer { files: files.clone() },
         FromDetector::Withdrawn { offer: OfferId(9), why: Withdrawal::Reopened },
         FromDetector::Declined {
             transfer: TransferId(1 << 40),
@@ -244,6 +244,12 @@ fn from_detector() -> Vec<Vec<u8>> {
         FromDetector::Trouble(report(b"/ramdisk/run 1\n\xff", "cannot be listed: EIO. See dmesg.")),
         FromDetector::Trouble(report(&[b'x'; ABOUT_MAX_BYTES], &"\u{e9}".repeat(TEXT_MAX_BYTES))),
         FromDetector::TroubleOver { number: 1 << 20 },
+        FromDetector::Coming {
+            files: files
+                .into_iter()
+                .map(|file| Coming { transfer: TransferId(1 << 33), shifts_heard: 3, file })
+                .collect(),
+        },
     ]
     .iter()
     .map(|message| encode(message).unwrap())
@@ -275,6 +281,8 @@ fn from_ppu() -> Vec<Vec<u8>> {
         FromPpu::Fell { offers },
         FromPpu::Noted { number: 0 },
         FromPpu::Noted { number: 70_000 },
+        FromPpu::NotTaken { transfer: TransferId(1 << 20) },
+        FromPpu::Grant { transfers: (0..8).map(TransferId).collect(), max_bytes: 8 << 20 },
     ]
     .iter()
     .map(|message| encode(message).unwrap())

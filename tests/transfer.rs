@@ -5,11 +5,16 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use ppu_uringd::model::file_version::{Identity, OfferId, TransferId};
+use ppu_uringd::model::path::RelPath;
+use ppu_uringd::wire::control::{Coming, FromDetector, FromPpu, Offered};
 use support::daemon::Daemon;
+use support::impostor::Impostor;
 use support::oracle::{check_all_stored, names, write};
 use support::rig::{Options, Rig};
 use support::{content, is_root, wait_until};
@@ -268,4 +273,84 @@ fn what_an_image_waits_for_goes_first() {
             assert_eq!(threads.get(name), Some(&priority), "{name}: {threads:?}");
         }
     }
+}
+
+/// An image that comes alone waits for nobody's word (PROTOCOL.md, "Grants").
+#[test]
+fn what_comes_alone_travels_unasked() {
+    if !is_root("what_comes_alone_travels_unasked") {
+        return;
+    }
+    let mut rig = Rig::prepare(Options::default());
+    let loud = |command: &mut std::process::Command| {
+        command.env("RUST_LOG", "info,ppu_uringd::model::catalog=debug");
+    };
+    rig.detectors[0] = Some(Daemon::start_with("detector", &rig.detector_config(0), loud));
+    rig.start_ppu();
+    rig.wait_linked();
+    let mut written = 0;
+    wait_until("one has travelled unasked", || {
+        write(rig.source(0), format!("run/{written}"), &content(written, 300_000));
+        written += 1;
+        wait_until("it has landed", || rig.landing(0).join(format!("run/{}", written - 1)).exists());
+        rig.detectors[0].as_ref().unwrap().log().contains("comes unasked")
+    });
+    assert_eq!(check_all_stored(&rig) as u64, written);
+}
+
+fn comes(impostor: &Impostor, transfer: TransferId, offer: u64, name: &str, identity: Identity) -> Coming {
+    let path = RelPath::new(name.as_bytes()).unwrap();
+    let (offer, shift) = (OfferId(offer), impostor.shift);
+    let file = Offered { offer, path, identity, shift, closed_us_ago: 0, fresh: true, superseded: 0 };
+    Coming { transfer, shifts_heard: impostor.shifts_heard, file }
+}
+
+/// What comes ahead of its offer has no name before it is known; what cannot be taken as it comes is discarded, and asked for.
+#[test]
+fn what_comes_ahead_of_its_offer_waits_for_it() {
+    if !is_root("what_comes_ahead_of_its_offer_waits_for_it") {
+        return;
+    }
+    let mut rig = Rig::prepare(Options { storage: "tmpfs", storage_megabytes: 64, ..Options::default() });
+    let listener = TcpListener::bind(("127.0.0.1", rig.ports[0])).unwrap();
+    rig.start_ppu();
+    let mut impostor = Impostor::connect(&listener, 2);
+    let image = content(1, 3_000_000);
+    let identity = Identity { size: image.len() as u64, mtime_ns: 7, ino: 8, ctime_ns: 9 };
+    let taken = || nix::sys::statvfs::statvfs(rig.ppu_ramdisk.path()).unwrap().blocks_free();
+    let before = taken();
+
+    let [first, second, third] = impostor.grants[..3] else { panic!("three grants at least") };
+    impostor.send(0, first, identity, &image);
+    wait_until("its content is there", || (before - taken()) * 4096 >= identity.size);
+    assert!(names(&rig.landing(0)).is_empty(), "and has no name");
+    let coming = comes(&impostor, first, 1, "run/first", identity);
+    impostor.say(&FromDetector::Coming { files: vec![coming] });
+    let landed = rig.landing(0).join("run/first");
+    wait_until("it has its name", || landed.exists());
+    assert_eq!(std::fs::read(&landed).unwrap(), image);
+
+    // One is damaged, and one comes from a detector that may not have heard of a shift: neither is taken as it comes.
+    let mut stale = comes(&impostor, second, 2, "run/stale", Identity { ino: 10, ..identity });
+    stale.shifts_heard -= 1;
+    impostor.send(0, second, stale.file.identity, &image);
+    impostor.say(&FromDetector::Coming { files: vec![stale] });
+    let damaged = comes(&impostor, third, 3, "run/damaged", Identity { ino: 11, size: 100, ..identity });
+    impostor.send(1, third, damaged.file.identity, &image[..100]);
+    let other = Identity { size: 101, ..damaged.file.identity };
+    impostor.say(&FromDetector::Coming {
+        files: vec![Coming { file: Offered { identity: other, ..damaged.file.clone() }, ..damaged }],
+    });
+    let (mut not_taken, mut wanted) = (Vec::new(), BTreeMap::new());
+    while wanted.len() < 2 {
+        match impostor.hear() {
+            FromPpu::NotTaken { transfer } => not_taken.push(transfer),
+            FromPpu::Want { wants } => wanted.extend(wants.iter().map(|want| (want.offer, want.transfer))),
+            _ => {}
+        }
+    }
+    assert_eq!(not_taken, [second]);
+    assert!(!rig.landing(0).join("run/stale").exists() && !rig.landing(0).join("run/damaged").exists());
+    impostor.send(0, wanted[&OfferId(2)], Identity { ino: 10, ..identity }, &image);
+    wait_until("it has landed", || rig.landing(0).join("run/stale").exists());
 }

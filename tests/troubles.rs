@@ -3,8 +3,8 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use ppu_uringd::model::status::{LinkState, Told};
 use ppu_uringd::model::trouble::{About, Matter, Text};
 use ppu_uringd::wire::control::{FromDetector, Heartbeat, Report};
 use ppu_uringd::wire::frame::encode;
-use ppu_uringd::wire::handshake::{Key, Server, SessionId};
+use support::impostor::let_in;
 use support::mount::run;
 use support::oracle::write;
 use support::proxy::Proxy;
@@ -141,23 +141,6 @@ fn what_goes_wrong_on_a_detector_while_the_link_is_broken_is_told_once() {
     rig.wait_linked();
     assert_eq!(told(&rig, "0"), [first]);
     assert_eq!(told(&rig, &short), [second]);
-}
-
-/// A detector's end of a connection, after its handshake.
-fn let_in(listener: &TcpListener) -> TcpStream {
-    let (mut connection, _) = listener.accept().unwrap();
-    let mut server = Server::new(&Key::new(b"a key for tests"), SessionId([2; 16]), [3; 32]);
-    let mut buffer = [0; 1024];
-    loop {
-        let count = connection.read(&mut buffer).unwrap();
-        assert_ne!(count, 0, "the PPU has left");
-        let caller = server.feed(&buffer[..count]).unwrap();
-        connection.write_all(&server.take_output()).unwrap();
-        if caller.is_some() {
-            connection.write_all(&server.welcome().unwrap().0).unwrap();
-            return connection;
-        }
-    }
 }
 
 #[test]

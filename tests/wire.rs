@@ -10,7 +10,7 @@ use ppu_uringd::model::path::RelPath;
 use ppu_uringd::model::shift::{Began, ShiftId};
 use ppu_uringd::model::trouble::{ABOUT_MAX_BYTES, About, Matter, TEXT_MAX_BYTES, Text};
 use ppu_uringd::wire::control::{
-    Decline, FromDetector, FromPpu, Heartbeat, Offered, Report, Wanted, Withdrawal,
+    Coming, Decline, FromDetector, FromPpu, Heartbeat, Offered, Report, Wanted, Withdrawal,
 };
 use ppu_uringd::wire::frame::{Decoder, MAX_FRAME_BYTES, Message, encode};
 use ppu_uringd::wire::handshake::{
@@ -236,6 +236,14 @@ fn from_detector() -> impl Strategy<Value = FromDetector> {
         any::<String>().prop_map(|reason| FromDetector::Goodbye { reason }),
         report().prop_map(FromDetector::Trouble),
         any::<u64>().prop_map(|number| FromDetector::TroubleOver { number }),
+        vec((any::<u64>(), any::<u64>(), offered()), 0..12).prop_map(|files| {
+            let coming = |(transfer, shifts_heard, file)| Coming {
+                transfer: TransferId(transfer),
+                shifts_heard,
+                file,
+            };
+            FromDetector::Coming { files: files.into_iter().map(coming).collect() }
+        }),
     ]
 }
 
@@ -267,6 +275,11 @@ fn from_ppu() -> impl Strategy<Value = FromPpu> {
         any::<String>().prop_map(|reason| FromPpu::Goodbye { reason }),
         offers().prop_map(|offers| FromPpu::Fell { offers }),
         any::<u64>().prop_map(|number| FromPpu::Noted { number }),
+        any::<u64>().prop_map(|transfer| FromPpu::NotTaken { transfer: TransferId(transfer) }),
+        (vec(any::<u64>(), 0..20), any::<u64>()).prop_map(|(transfers, max_bytes)| FromPpu::Grant {
+            transfers: transfers.into_iter().map(TransferId).collect(),
+            max_bytes
+        }),
     ]
 }
 

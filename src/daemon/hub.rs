@@ -267,7 +267,7 @@ impl Hub {
 
     fn fact(&mut self, fact: Fact, orders: &mut Vec<Order>) {
         let now = now();
-        if matches!(fact, Fact::Offered { .. } | Fact::Landing(_)) {
+        if matches!(fact, Fact::Offered { .. } | Fact::Coming { .. } | Fact::Landing(_)) {
             self.wakeups.image(now.at);
             self.last_image = Some(now.at);
         }
@@ -307,6 +307,19 @@ impl Hub {
                         wanted.push(want);
                     }
                     self.say(detector, FromPpu::Want { wants: wanted });
+                }
+                Order::Grant { detector, transfers, max_bytes } => {
+                    let Some(outlet) = &self.outlets[detector.index()] else { continue };
+                    outlet.expect.grant(&transfers, max_bytes);
+                    self.say(detector, FromPpu::Grant { transfers, max_bytes });
+                }
+                Order::Coming { detector, transfer, job } => {
+                    let Some(outlet) = &self.outlets[detector.index()] else { continue };
+                    let taken = job.is_some();
+                    outlet.expect.tell(transfer, job);
+                    if !taken {
+                        self.say(detector, FromPpu::NotTaken { transfer });
+                    }
                 }
                 Order::Have { detector, offers } => self.acks.add(detector, Ack::Have, offers),
                 Order::AckLanded { detector, offers } => self.acks.add(detector, Ack::Landed, offers),

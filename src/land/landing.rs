@@ -11,7 +11,7 @@ use std::time::Instant;
 use ppu_uring::{Choice, open_engine};
 use tokio::sync::mpsc;
 
-use super::expect::Expect;
+use super::expect::{Arriving, Expect};
 use super::stream::{self, LIMITS, Lander, Refusal};
 use crate::host::priority::OnTheWay;
 use crate::model::file_version::TransferId;
@@ -78,27 +78,52 @@ struct Files<R> {
     expect: Arc<Expect>,
     report: R,
     /// Of the files that are arriving.
-    jobs: HashMap<TransferId, LandJob>,
+    jobs: HashMap<TransferId, Job>,
     /// Where the last file of this batch went.
     parent: Option<(Option<RelPath>, OwnedFd)>,
+}
+
+/// What a file that is arriving is.
+enum Job {
+    Known(Box<LandJob>),
+    /// It came unasked, and before its offer: to be asked for before it gets a name.
+    Ahead,
+    /// It came unasked, and nobody waits for it: no report tells of it.
+    Unwanted,
+}
+
+impl<R> Files<R> {
+    /// What a transfer is, by now; waits for it where it came ahead of its offer.
+    fn learn(&mut self, transfer: TransferId) {
+        if let Some(job @ Job::Ahead) = self.jobs.get_mut(&transfer) {
+            *job = match self.expect.job(transfer) {
+                Some(known) => Job::Known(Box::new(known)),
+                None => Job::Unwanted,
+            };
+        }
+    }
 }
 
 impl<R: FnMut(LandReport)> Lander for Files<R> {
     type Temp = Staged;
 
     fn begin(&mut self, header: &FileHeader) -> Result<(Staged, Arc<OwnedFd>), Refusal> {
-        let job = self.expect.take(header.transfer).ok_or(Refusal::Unwanted)?;
-        // Room was reserved for what was offered; a correct detector declines what has changed since.
-        if header.identity.size != job.offered.size {
-            return Err(Refusal::Unwanted);
-        }
-        if job.compare_only {
-            return Err(Refusal::Failed(LandFailure::Nobodys));
-        }
+        let size = header.identity.size;
+        let job = match self.expect.take(header.transfer).ok_or(Refusal::Unwanted)? {
+            // Room was reserved for what was offered; a correct detector declines what has changed since.
+            Arriving::Wanted(job) if size != job.offered.size => return Err(Refusal::Unwanted),
+            Arriving::Wanted(job) if job.compare_only => return Err(Refusal::Failed(LandFailure::Nobodys)),
+            Arriving::Wanted(job) => Job::Known(Box::new(job)),
+            Arriving::Ahead { max_bytes } if size > max_bytes => return Err(Refusal::Unwanted),
+            Arriving::Ahead { .. } => Job::Ahead,
+            Arriving::Unwanted => {
+                self.jobs.insert(header.transfer, Job::Unwanted);
+                return Err(Refusal::Failed(unwanted()));
+            }
+        };
         self.jobs.insert(header.transfer, job);
         let staged = self.staging.stage().map_err(|error| Refusal::Failed(failure(&error)))?;
         // huge=within_size looks at the size when pages are made.
-        let size = header.identity.size;
         rustix::fs::ftruncate(staged.file(), size).map_err(|errno| {
             Refusal::Failed(failure(&self.staging.root().error("truncate staged file", None, errno)))
         })?;
@@ -113,8 +138,11 @@ impl<R: FnMut(LandReport)> Lander for Files<R> {
         trailer: &Trailer,
     ) -> Result<Landed, LandFailure> {
         self.expect.note_progress();
-        let gone = || LandFailure::Io("transfer without a job".to_owned());
-        let job = self.jobs.get(&header.transfer).ok_or_else(gone)?;
+        self.learn(header.transfer);
+        let Some(Job::Known(job)) = self.jobs.get(&header.transfer) else { return Err(unwanted()) };
+        if header.identity.size != job.offered.size {
+            return Err(LandFailure::Changed);
+        }
         let (uid, gid) = (Some(job.shift.uid), Some(job.shift.gid));
         let brand = Brand {
             detector: job.detector_id.to_string(),
@@ -158,9 +186,16 @@ impl<R: FnMut(LandReport)> Lander for Files<R> {
     }
 
     fn report(&mut self, report: LandReport) {
-        self.jobs.remove(&report.transfer);
-        (self.report)(report);
+        // The ledger hears of its offer first.
+        self.learn(report.transfer);
+        if !matches!(self.jobs.remove(&report.transfer), Some(Job::Unwanted)) {
+            (self.report)(report);
+        }
     }
+}
+
+fn unwanted() -> LandFailure {
+    LandFailure::Io("it came unasked, and is not taken".to_owned())
 }
 
 fn failure(error: &RootError) -> LandFailure {

@@ -71,7 +71,9 @@ pub(super) async fn run(
             let up = Notice::Up { detector: link.detector, session, outlet, expect: Arc::clone(&expect) };
             notify(up);
             notify(Notice::Fact(Fact::LinkUp { detector: link.detector, session }));
-            converse(link, control, decoder, expect, messages, notify, &mut data_end, stop).await
+            let end = converse(link, control, decoder, &expect, messages, notify, &mut data_end, stop).await;
+            expect.close();
+            end
         }
         Err(error) => SessionEnd::NotConnected(error),
     };
@@ -109,7 +111,7 @@ async fn converse(
     link: &Link,
     control: TcpStream,
     decoder: Decoder,
-    expect: Arc<Expect>,
+    expect: &Expect,
     messages: mpsc::UnboundedReceiver<FromPpu>,
     notify: &(impl Fn(Notice) + Clone),
     data_end: &mut mpsc::Receiver<String>,
@@ -117,9 +119,9 @@ async fn converse(
 ) -> SessionEnd {
     let (reader, writer) = control.into_split();
     let (goodbye, say_goodbye) = watch::channel(false);
-    let reading = read(link.detector, reader, decoder, &expect, notify);
+    let reading = read(link.detector, reader, decoder, expect, notify);
     let writing = write(writer, messages, say_goodbye);
-    let watching = watch_stalls(&expect);
+    let watching = watch_stalls(expect);
     tokio::pin!(writing);
     let end = tokio::select! {
         end = reading => end,
@@ -178,10 +180,13 @@ fn hear(
         FromDetector::ManifestBegin => Fact::ManifestBegin { detector },
         FromDetector::ManifestEnd => Fact::ManifestEnd { detector },
         FromDetector::Offer { files } => Fact::Offered { detector, files },
+        FromDetector::Coming { files } => Fact::Coming { detector, files },
         FromDetector::Withdrawn { offer, why } => Fact::Withdrawn { detector, offer, why },
         FromDetector::Declined { transfer, why } => {
             // What was never wanted cannot be declined.
-            expect.take(transfer)?;
+            if !expect.decline(transfer) {
+                return None;
+            }
             Fact::Declined { transfer, why }
         }
         FromDetector::Gone { offers } => Fact::Gone { detector, offers },

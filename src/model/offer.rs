@@ -49,6 +49,17 @@ pub struct Offered {
     pub superseded: u32,
 }
 
+/// One file that travels unasked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coming {
+    /// Of a grant.
+    pub transfer: TransferId,
+    /// How often the PPU had told of a shift in this session, as far as that was heard by now.
+    pub shifts_heard: u64,
+    /// What it is.
+    pub file: Offered,
+}
+
 /// One file wished for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {

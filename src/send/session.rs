@@ -315,7 +315,7 @@ async fn serve(
     let (reader, writer) = stream.into_split();
     let replies = RefCell::new(Vec::new());
     let reading = read(desk, reader, decoder, &queue, &replies);
-    let writing = write(desk, writer, &replies, &dismissed);
+    let writing = write(desk, writer, &queue, &replies, &dismissed);
     let hearing = hear_streams(desk, incoming);
     tokio::pin!(writing);
     let end = tokio::select! {
@@ -406,6 +406,8 @@ fn hear(
         }
         FromPpu::Fell { offers } => catalog.fell(&offers),
         FromPpu::Noted { number } => catalog.noted(number),
+        FromPpu::Grant { transfers, max_bytes } => catalog.granted(transfers, max_bytes),
+        FromPpu::NotTaken { transfer } => catalog.not_taken(Instant::now(), transfer),
         FromPpu::ClockProbe { sent_ns } => {
             let received_ns = wall_ns();
             let replied_ns = received_ns;
@@ -421,6 +423,7 @@ fn hear(
 async fn write(
     desk: &Desk,
     mut writer: OwnedWriteHalf,
+    queue: &Jobs,
     replies: &RefCell<Vec<FromDetector>>,
     dismissed: &Dismissal,
 ) -> SessionEnd {
@@ -453,7 +456,7 @@ async fn write(
         while frames.len() < WRITE_BYTES
             && let Some(word) = desk.catalog.borrow_mut().next_word(Instant::now())
         {
-            say(&mut frames, word);
+            say(&mut frames, queue, word);
         }
         if frames.is_empty() {
             tokio::select! {
@@ -476,11 +479,22 @@ async fn write(
     }
 }
 
-fn say(frames: &mut Vec<u8>, word: Word) {
+fn say(frames: &mut Vec<u8>, queue: &Jobs, word: Word) {
     let message = match word {
         Word::Offer(files) => {
             for files in frame::pages(files, OFFER_PAGE_FILES) {
                 put(frames, FromDetector::Offer { files });
+            }
+            return;
+        }
+        Word::Coming(coming) => {
+            let mut files = Vec::with_capacity(coming.len());
+            for (file, job) in coming {
+                queue.push(job);
+                files.push(file);
+            }
+            for files in frame::pages(files, OFFER_PAGE_FILES) {
+                put(frames, FromDetector::Coming { files });
             }
             return;
         }

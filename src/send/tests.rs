@@ -226,6 +226,32 @@ fn a_file_is_offered_wanted_sent_and_landed() {
 }
 
 #[test]
+fn a_file_that_comes_alone_goes_out_with_a_grant() {
+    with_detector(|rig| async move {
+        let mut ppu = rig.ppu().await;
+        let _data = rig.data(ppu.session).await.unwrap();
+        let stream = rig.stream().await;
+        assert!(ppu.manifest().await.is_empty());
+        ppu.say(FromPpu::Grant { transfers: vec![TransferId(5)], max_bytes: 1 << 20 }).await;
+        // Answered, so the grant was heard.
+        ppu.say(FromPpu::ClockProbe { sent_ns: 5 }).await;
+        assert!(matches!(ppu.hear().await, Some(FromDetector::ClockReply { .. })));
+        rig.closed("alone");
+        let Some(FromDetector::Coming { files }) = ppu.hear().await else { panic!("it comes unasked") };
+        assert_eq!((files[0].transfer, files[0].shifts_heard), (TransferId(5), 1));
+        assert_eq!(next_job(&stream.jobs).await, TransferId(5));
+        stream.outlet.send(sent(TransferId(5))).unwrap();
+        // It cannot be taken as it came: then it is an offer like any other.
+        ppu.say(FromPpu::NotTaken { transfer: TransferId(5) }).await;
+        ppu.want(6, files[0].file.offer).await;
+        assert_eq!(next_job(&stream.jobs).await, TransferId(6));
+        // No grant is left.
+        rig.closed("later");
+        assert!(matches!(ppu.hear().await, Some(FromDetector::Offer { .. })));
+    });
+}
+
+#[test]
 fn what_a_stream_declines_is_told_and_withdrawn() {
     with_detector(|rig| async move {
         rig.closed("busy");

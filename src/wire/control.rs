@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::file_version::{OfferId, TransferId};
 pub use crate::model::offer::{
-    Decline, Heartbeat, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal,
+    Coming, Decline, Heartbeat, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal,
 };
 use crate::model::path::RelPath;
 use crate::model::shift::{Began, ShiftId};
@@ -69,6 +69,11 @@ pub enum FromDetector {
         /// As in its report, in this session.
         number: u64,
     },
+    /// As [`FromDetector::Offer`], of files that travel at once.
+    Coming {
+        /// At most as many as grants are held.
+        files: Vec<Coming>,
+    },
 }
 
 /// PPU → detector.
@@ -127,5 +132,17 @@ pub enum FromPpu {
     Noted {
         /// As in its report.
         number: u64,
+    },
+    /// Files may come unasked, one for each of these.
+    Grant {
+        /// Beside those that were granted before.
+        transfers: Vec<TransferId>,
+        /// The largest that may.
+        max_bytes: u64,
+    },
+    /// What came with that grant is discarded: its offer waits, as if it had not come.
+    NotTaken {
+        /// Of the grant.
+        transfer: TransferId,
     },
 }

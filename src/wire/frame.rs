@@ -32,11 +32,11 @@ pub trait Message: Serialize + DeserializeOwned {
 }
 
 impl Message for FromDetector {
-    const VARIANTS: u32 = 12;
+    const VARIANTS: u32 = 13;
 }
 
 impl Message for FromPpu {
-    const VARIANTS: u32 = 10;
+    const VARIANTS: u32 = 12;
 }
 
 /// Why bytes are not frames, or a message cannot be one. After an error of a [`Decoder`] its connection is of no use.
@@ -263,6 +263,7 @@ mod tests {
         };
         assert_eq!(decode(&[10, 1, 2, 3, 4, 1, b'/', 1, b'x', 1]), Ok(Some(FromDetector::Trouble(report))));
         assert_eq!(decode(&[11, 7]), Ok(Some(FromDetector::TroubleOver { number: 7 })));
+        assert_eq!(decode(&[12, 0]), Ok(Some(FromDetector::Coming { files: vec![] })));
 
         assert_eq!(decode(&[0]), Ok(Some(FromPpu::Heartbeat)));
         let began = FromPpu::ShiftBegan { shift: ShiftId(1), source: None, began: Began::Now, more: false };
@@ -275,6 +276,9 @@ mod tests {
         assert_eq!(decode(&[7, 0]), Ok(Some(FromPpu::Goodbye { reason: String::new() })));
         assert_eq!(decode(&[8, 0]), Ok(Some(FromPpu::Fell { offers: vec![] })));
         assert_eq!(decode(&[9, 7]), Ok(Some(FromPpu::Noted { number: 7 })));
+        let grant = FromPpu::Grant { transfers: vec![TransferId(7)], max_bytes: 9 };
+        assert_eq!(decode(&[10, 1, 7, 9]), Ok(Some(grant)));
+        assert_eq!(decode(&[11, 7]), Ok(Some(FromPpu::NotTaken { transfer: TransferId(7) })));
     }
 
     #[test]

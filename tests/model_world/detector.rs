@@ -42,6 +42,8 @@ enum FsEvent {
 pub enum ToDetector {
     Shift(Announced),
     Want(Vec<Wanted>),
+    Grant(Vec<TransferId>, u64),
+    NotTaken(TransferId),
     Landed(Vec<OfferId>),
     Stored(Vec<OfferId>),
     Fell(Vec<OfferId>),
@@ -413,6 +415,9 @@ impl Machine {
             if let Some(word) = &word {
                 trace!("{} {} says {word:?}", clock.ns, self.id);
             }
+            if let Some(Word::Coming(coming)) = &word {
+                self.jobs.extend(coming.iter().map(|(_, job)| job.clone()));
+            }
             link.to_ppu.extend(word);
         }
     }
@@ -426,6 +431,8 @@ impl Machine {
                 let now = clock.at();
                 self.jobs.extend(wants.into_iter().filter_map(|wanted| self.catalog.want(now, wanted)));
             }
+            ToDetector::Grant(transfers, max_bytes) => self.catalog.granted(transfers, max_bytes),
+            ToDetector::NotTaken(transfer) => self.catalog.not_taken(clock.at(), transfer),
             ToDetector::Landed(offers) => self.catalog.landed(clock.at(), &offers),
             ToDetector::Stored(offers) => self.catalog.stored(&offers),
             ToDetector::Fell(offers) => self.catalog.fell(&offers),

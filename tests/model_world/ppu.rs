@@ -30,7 +30,17 @@ use super::{Clock, trace};
 /// A session, as the hub knows it.
 struct Outlet {
     session: Session,
-    expected: HashMap<TransferId, LandJob>,
+    expected: HashMap<TransferId, Expected>,
+}
+
+/// What a data connection may bring.
+enum Expected {
+    /// `None`: to be discarded.
+    Due(Option<LandJob>),
+    /// Nothing was heard of it yet.
+    Granted,
+    /// Nor will it come.
+    Declined,
 }
 
 pub struct Ppu {
@@ -222,11 +232,27 @@ impl Ppu {
                 Order::Want { detector, wants } => {
                     let Some(outlet) = &mut self.outlets[detector.index()] else { continue };
                     let expect = |(wanted, job): (ppu_uringd::model::offer::Wanted, LandJob)| {
-                        outlet.expected.insert(wanted.transfer, job);
+                        outlet.expected.insert(wanted.transfer, Expected::Due(Some(job)));
                         wanted
                     };
                     let wants = wants.into_iter().map(expect).collect();
                     say(&self.outlets, detector, ToDetector::Want(wants));
+                }
+                Order::Grant { detector, transfers, max_bytes } => {
+                    let Some(outlet) = &mut self.outlets[detector.index()] else { continue };
+                    let granted = transfers.iter().map(|transfer| (*transfer, Expected::Granted));
+                    outlet.expected.extend(granted);
+                    say(&self.outlets, detector, ToDetector::Grant(transfers, max_bytes));
+                }
+                Order::Coming { detector, transfer, job } => {
+                    let Some(outlet) = &mut self.outlets[detector.index()] else { continue };
+                    let taken = job.is_some();
+                    if let Some(Expected::Granted) = outlet.expected.remove(&transfer) {
+                        outlet.expected.insert(transfer, Expected::Due(job));
+                    }
+                    if !taken {
+                        say(&self.outlets, detector, ToDetector::NotTaken(transfer));
+                    }
                 }
                 Order::Have { detector, offers } => acks[detector.index()].1[0].extend(offers),
                 Order::AckLanded { detector, offers } => acks[detector.index()].1[1].extend(offers),
@@ -299,11 +325,20 @@ impl Ppu {
             Word::ManifestBegin => Fact::ManifestBegin { detector },
             Word::ManifestEnd => Fact::ManifestEnd { detector },
             Word::Offer(files) => Fact::Offered { detector, files },
+            Word::Coming(coming) => {
+                let files = coming.into_iter().map(|(file, _)| file).collect();
+                Fact::Coming { detector, files }
+            }
             Word::Withdrawn(offer, why) => Fact::Withdrawn { detector, offer, why },
-            Word::Declined(transfer, why) => match self.expected(detector, transfer) {
-                Some(_) => Fact::Declined { transfer, why },
-                None => return,
-            },
+            Word::Declined(transfer, why) => {
+                let Some(outlet) = &mut self.outlets[detector.index()] else { return };
+                match outlet.expected.remove(&transfer) {
+                    Some(Expected::Due(_)) => {}
+                    Some(Expected::Granted) => _ = outlet.expected.insert(transfer, Expected::Declined),
+                    Some(Expected::Declined) | None => return,
+                }
+                Fact::Declined { transfer, why }
+            }
             Word::Gone(offers) => Fact::Gone { detector, offers },
             Word::Trouble(report) => Fact::Trouble { detector, report: Box::new(report) },
             Word::TroubleOver(number) => Fact::TroubleOver { detector, number },
@@ -311,8 +346,17 @@ impl Ppu {
         self.tell(fact);
     }
 
+    /// A landing thread has its content, and does not know yet what it is.
+    pub fn waits_for_word_on(&self, detector: DetectorIndex, transfer: TransferId) -> bool {
+        let outlet = self.outlets[detector.index()].as_ref();
+        outlet.is_some_and(|outlet| matches!(outlet.expected.get(&transfer), Some(Expected::Granted)))
+    }
+
     fn expected(&mut self, detector: DetectorIndex, transfer: TransferId) -> Option<LandJob> {
-        self.outlets[detector.index()].as_mut()?.expected.remove(&transfer)
+        match self.outlets[detector.index()].as_mut()?.expected.remove(&transfer)? {
+            Expected::Due(job) => job,
+            _ => None,
+        }
     }
 
     /// A landing thread has received a file.

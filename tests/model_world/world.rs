@@ -41,7 +41,8 @@ impl World {
         let detectors = std::array::from_fn(|index| Machine::new(index, &clock));
         let mut random = Random::new(seed);
         let sizes = Sizes {
-            ramdisk_units: [6, 10, 20][random.below(3) as usize],
+            // With plenty of room files come unasked.
+            ramdisk_units: [6, 10, 20, 10_000][random.below(4) as usize],
             internal_units: [0, 8, 16][random.below(3) as usize],
             links: !random.one_in(3),
         };
@@ -175,6 +176,10 @@ impl World {
         let machine = &mut self.detectors[detector];
         let Some(sent) = machine.link.as_mut().and_then(|link| link.data.pop_front()) else { return };
         let settled = |identity: &_| machine.is_settled(&self.clock, identity);
+        if self.ppu.waits_for_word_on(machine.index, sent.0) {
+            let Some(link) = &mut machine.link else { return };
+            return link.data.push_front(sent);
+        }
         let named = sent.1.map(|(_, content)| machine.named(content)).unwrap_or_default();
         self.ppu.land(machine.index, sent, settled, well.then_some(&named), &mut self.truth);
     }

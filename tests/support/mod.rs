@@ -5,6 +5,7 @@ pub mod browser;
 pub mod daemon;
 pub mod documented;
 pub mod http;
+pub mod impostor;
 pub mod mount;
 pub mod netns;
 pub mod oracle;

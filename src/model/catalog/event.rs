@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use crate::model::file_version::{Identity, OfferId, TransferId};
-use crate::model::offer::{Decline, Offered, Withdrawal};
+use crate::model::offer::{Coming, Decline, Offered, Withdrawal};
 use crate::model::path::RelPath;
+use crate::model::send::SendJob;
 use crate::model::shift::ShiftId;
 use crate::model::trouble::{Report, Trouble, What};
 
@@ -72,6 +73,8 @@ pub enum Word {
     ShiftWord(ShiftId),
     ManifestBegin,
     Offer(Vec<Offered>),
+    /// With what the streams are to send: at once.
+    Coming(Vec<(Coming, SendJob)>),
     ManifestEnd,
     Withdrawn(OfferId, Withdrawal),
     Declined(TransferId, Decline),

@@ -19,6 +19,7 @@ mod backlog;
 mod busy;
 mod event;
 mod files;
+mod grants;
 mod release;
 mod session;
 mod shifts;

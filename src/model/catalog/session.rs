@@ -4,9 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::files::Slot;
+use super::grants::Grants;
 use super::{Catalog, NO_OFFER, Since, State, Word, same_content};
-use crate::model::file_version::{Identity, OfferId, TransferId};
-use crate::model::offer::{Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal};
+use crate::model::file_version::{Hash, Identity, OfferId, TransferId};
+use crate::model::offer::{Coming, Decline, OFFER_PAGE_FILES, OFFER_WINDOW, Offered, Wanted, Withdrawal};
 use crate::model::send::{SendJob, SendOutcome, SendReport};
 use crate::model::shift::ShiftId;
 
@@ -20,8 +21,12 @@ pub(super) struct Session {
     offers: HashMap<OfferId, Slot>,
     /// A stream has them.
     transfers: HashMap<TransferId, OfferId>,
+    /// The last of an offer's: how an earlier one ends means nothing.
+    pub(super) last_transfer: HashMap<OfferId, TransferId>,
     last_offer: u64,
-    unanswered: usize,
+    pub(super) unanswered: usize,
+    pub(super) grants: Grants,
+    pub(super) shifts_heard: u64,
     pub(super) manifest: Manifest,
     /// When the PPU had not yet spoken (µs): what it says now it says after that.
     pub(super) heard: i64,
@@ -98,6 +103,11 @@ impl Catalog {
         // It had landed perhaps, and is not there any more: it is a version like any other, and if it comes to nothing now, that counts.
         entry.produced |= entry.landed && known_hash.is_none();
         entry.landed &= known_hash.is_some();
+        if self.is_anothers_by_now(slot) {
+            self.offer_anew(slot);
+            return self.decline(transfer, Decline::Changed);
+        }
+        let entry = &self.files[slot];
         match (entry.state, entry.since) {
             // It is read after that close, all the same.
             (State::Offered, _) => {}
@@ -114,13 +124,18 @@ impl Catalog {
             (State::Vanishing(_), _) => return self.decline(transfer, Decline::Vanished),
             _ => return self.decline(transfer, Decline::Failed("it has landed already".to_owned())),
         }
+        Some(self.send(slot, transfer, known_hash))
+    }
+
+    fn send(&mut self, slot: Slot, transfer: TransferId, known_hash: Option<Hash>) -> SendJob {
+        let entry = &mut self.files[slot];
         entry.since = Since::Nothing;
         entry.state = State::Sending;
-        let job = SendJob { transfer, path: entry.path.clone(), identity: entry.identity, known_hash };
         if let Some(session) = &mut self.session {
-            session.transfers.insert(transfer, offer);
+            session.transfers.insert(transfer, entry.offer);
+            session.last_transfer.insert(entry.offer, transfer);
         }
-        Some(job)
+        SendJob { transfer, path: entry.path.clone(), identity: entry.identity, known_hash }
     }
 
     /// The PPU has these: landed now, or before (`Have`).
@@ -176,6 +191,10 @@ impl Catalog {
             session.words.push_back(Word::Declined(transfer, why.clone()));
         }
         let Some(slot) = session.offers.get(&offer).copied() else { return };
+        if session.last_transfer.get(&offer) != Some(&transfer) {
+            return;
+        }
+        session.last_transfer.remove(&offer);
         match (self.files[slot].state, &outcome) {
             (State::Sending, _) => {}
             // The PPU was quicker to tell.
@@ -267,7 +286,7 @@ impl Catalog {
     }
 
     fn offer(&mut self, now_us: i64) -> Option<Word> {
-        let mut files = Vec::new();
+        let (mut files, mut slots) = (Vec::new(), Vec::new());
         while files.len() < OFFER_PAGE_FILES
             && self.session.as_ref()?.unanswered < OFFER_WINDOW
             && let Some((_, slot)) = self.backlog.first()
@@ -301,9 +320,24 @@ impl Catalog {
             if is_ghost {
                 self.withdraw(slot, Withdrawal::Vanished);
                 self.remove(slot);
+            } else {
+                slots.push(slot);
             }
         }
-        (!files.is_empty()).then_some(Word::Offer(files))
+        if files.is_empty() {
+            return None;
+        }
+        if slots.len() < files.len() || !self.may_come(&slots) {
+            return Some(Word::Offer(files));
+        }
+        let mut coming = Vec::with_capacity(files.len());
+        for (file, slot) in files.into_iter().zip(slots) {
+            let transfer = self.session.as_mut()?.grants.take(file.offer, self.files[slot].shift)?;
+            let shifts_heard = self.session.as_ref()?.shifts_heard;
+            tracing::debug!(path = %file.path, offer = file.offer.0, "comes unasked");
+            coming.push((Coming { transfer, shifts_heard, file }, self.send(slot, transfer, None)));
+        }
+        Some(Word::Coming(coming))
     }
 
     /// A new PPU has to hear of every file, also of what the one before had.
@@ -333,12 +367,14 @@ impl Catalog {
         if !self.is_on_offer(slot) {
             return;
         }
+        let entry = &self.files[slot];
+        tracing::debug!(path = %entry.path, offer = entry.offer.0, "landed");
         if let Some(session) = &mut self.session {
             session.unanswered -= 1;
+            session.grants.end(entry.offer);
         }
         self.busy.forget(slot);
         let entry = &mut self.files[slot];
-        tracing::debug!(path = %entry.path, offer = entry.offer.0, "landed");
         entry.landed = true;
         let since = std::mem::replace(&mut entry.since, Since::Nothing);
         match (entry.state, since) {
@@ -375,7 +411,7 @@ impl Catalog {
     }
 
     /// A send that brought nothing: the offer stays, or it ends because the file is another one by now.
-    fn unsent(&mut self, now: Instant, slot: Slot, how: Unsent) {
+    pub(super) fn unsent(&mut self, now: Instant, slot: Slot, how: Unsent) {
         match (self.files[slot].since, how) {
             (Since::Nothing, Unsent::Again) => self.files[slot].state = State::Offered,
             (Since::Nothing, Unsent::Busy) => {
@@ -405,10 +441,7 @@ impl Catalog {
                 self.wait(slot);
             }
             (Since::Nothing, Unsent::Changed(None)) | (Since::Gone, _) => self.vanish(now, slot),
-            (Since::Closed | Since::Met, _) => {
-                self.withdraw(slot, Withdrawal::Reopened);
-                self.wait(slot);
-            }
+            (Since::Closed | Since::Met, _) => self.offer_anew(slot),
             (Since::Newer, _) => {
                 self.withdraw(slot, Withdrawal::Replaced);
                 self.files[slot].produced = true;
@@ -420,6 +453,12 @@ impl Catalog {
                 self.vanish(now, slot);
             }
         }
+    }
+
+    /// Its offer ends uncounted, and it is offered as it is by now.
+    pub(super) fn offer_anew(&mut self, slot: Slot) {
+        self.withdraw(slot, Withdrawal::Reopened);
+        self.wait(slot);
     }
 
     fn decline(&mut self, transfer: TransferId, why: Decline) -> Option<SendJob> {
@@ -455,6 +494,8 @@ impl Catalog {
         let offer = std::mem::replace(&mut self.files[slot].offer, NO_OFFER);
         if let Some(session) = &mut self.session {
             session.offers.remove(&offer);
+            session.last_transfer.remove(&offer);
+            session.grants.end(offer);
         }
     }
 
@@ -466,7 +507,7 @@ impl Catalog {
 }
 
 /// Why nothing came of a send.
-enum Unsent {
+pub(super) enum Unsent {
     /// The PPU may want it again.
     Again,
     /// Somebody has it open for writing.

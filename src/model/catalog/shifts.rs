@@ -14,7 +14,6 @@ use super::session::Manifest;
 use super::timeline::{Edge, Place, Span, Whose};
 use super::{Catalog, Entry, NO_SHIFT, ShiftPlace, Since, State, Word};
 use crate::model::file_version::Identity;
-use crate::model::offer::Withdrawal;
 use crate::model::path::RelPath;
 use crate::model::shift::{Began, ShiftId, WORD_WAIT};
 use crate::model::trouble::{Trouble, What};
@@ -139,6 +138,9 @@ impl Catalog {
     /// manifest.
     pub fn shift_began(&mut self, now: Moment, announced: Announced) {
         let Announced { shift, source, began, more } = announced;
+        if let Some(session) = &mut self.session {
+            session.shifts_heard += 1;
+        }
         let place = self.place(shift, source);
         let pending = self.attribution.pending.iter().any(|pending| pending.place == place);
         let unknown = !pending && !self.timeline.knows(place);
@@ -396,7 +398,7 @@ impl Catalog {
             let is_next = !matches!(self.files[slot].since, Since::Nothing | Since::Gone);
             match self.files[slot].state {
                 State::Landed => continue,
-                State::Sending | State::Sent if !is_next => continue,
+                State::Sending | State::Sent if !is_next && !self.went_unasked(slot) => continue,
                 _ => {}
             }
             let now = self.reconsidered(slot, place, edge);
@@ -440,10 +442,7 @@ impl Catalog {
         }
         self.files[slot].shift = shift;
         match self.files[slot].state {
-            State::Offered => {
-                self.withdraw(slot, Withdrawal::Reopened);
-                self.wait(slot);
-            }
+            State::Offered => self.offer_anew(slot),
             State::Waiting | State::Outside => self.wait(slot),
             _ => {}
         }

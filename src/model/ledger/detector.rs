@@ -1,12 +1,12 @@
 //! A detector, as its sessions show it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 use super::shifts::Awaited;
 use super::troubles::Troubles;
 use super::{Copies, Session};
-use crate::model::file_version::{Hash, Identity, OfferId, VersionId};
+use crate::model::file_version::{Hash, Identity, OfferId, TransferId, VersionId};
 use crate::model::offer::{Heartbeat, Withdrawal};
 use crate::model::pacing::Pace;
 use crate::model::path::RelPath;
@@ -33,6 +33,10 @@ pub(super) struct Detector {
     pub(super) unresolved: HashMap<RelPath, Unresolved>,
     /// Landed versions of this session that are to be fetched again.
     pub(super) fell: HashMap<OfferId, RelPath>,
+    /// How often it was told of a shift in this session.
+    pub(super) shifts_told: u64,
+    /// Files may come unasked, one for each of these.
+    pub(super) grants: HashSet<TransferId>,
     pub(super) manifest: u64,
     pub(super) wanted_files: u64,
     pub(super) wanted_bytes: u64,
@@ -57,6 +61,12 @@ pub(super) enum Link {
         reason: String,
         refused: bool,
     },
+}
+
+impl Link {
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self, Self::Up(_))
+    }
 }
 
 /// Since the daemon's start.

@@ -7,7 +7,7 @@ use crate::model::extra::ExtraFile;
 use crate::model::file_version::{DetectorIndex, OfferId, StorageIndex, TransferId};
 use crate::model::job::{CopyJob, CopyReport, LandJob, LandReport};
 use crate::model::message::Message;
-use crate::model::offer::{Decline, Heartbeat, Offered, Wanted, Withdrawal};
+use crate::model::offer::{Coming, Decline, Heartbeat, Offered, Wanted, Withdrawal};
 use crate::model::path::RelPath;
 use crate::model::record::Record;
 use crate::model::residents::{Home, Resident};
@@ -78,6 +78,13 @@ pub enum Fact {
         detector: DetectorIndex,
         /// Oldest first.
         files: Vec<Offered>,
+    },
+    /// Closed files that come without having been asked for.
+    Coming {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// Oldest first.
+        files: Vec<Coming>,
     },
     /// An offer that ended on the detector.
     Withdrawn {
@@ -178,6 +185,24 @@ pub enum Order {
         detector: DetectorIndex,
         /// What to ask, and where each lands.
         wants: Vec<(Wanted, LandJob)>,
+    },
+    /// Let files of a detector come unasked.
+    Grant {
+        /// Which detector.
+        detector: DetectorIndex,
+        /// One for each file.
+        transfers: Vec<TransferId>,
+        /// The largest that may.
+        max_bytes: u64,
+    },
+    /// A file comes that was not asked for.
+    Coming {
+        /// From which detector.
+        detector: DetectorIndex,
+        /// Of a grant.
+        transfer: TransferId,
+        /// Where it lands; `None`: it is discarded.
+        job: Option<LandJob>,
     },
     /// Tell a detector that these had landed before.
     Have {

@@ -18,6 +18,7 @@ mod events;
 mod extras;
 mod fact;
 mod fallen;
+mod grants;
 mod halves;
 mod health;
 mod landings;
@@ -188,6 +189,7 @@ impl Ledger {
             Fact::ManifestBegin { detector } => self.manifest_begin(detector),
             Fact::ManifestEnd { detector } => self.manifest_end(detector, out),
             Fact::Offered { detector, files } => self.offered(now, detector, files, out),
+            Fact::Coming { detector, files } => self.coming(now, detector, files, out),
             Fact::Withdrawn { detector, offer, why } => self.withdrawn(detector, offer, why, out),
             Fact::Declined { transfer, why } => self.declined(now, transfer, why, out),
             Fact::Gone { detector, offers } => self.gone(detector, &offers, out),

@@ -27,6 +27,7 @@ impl Ledger {
     ) {
         let state = &mut self.detectors[detector.index()];
         state.session = session;
+        state.shifts_told = 0;
         state.offers_too_much = false;
         state.troubles.forget();
         state.link = Link::Up(now.at);
@@ -74,6 +75,7 @@ impl Ledger {
         state.waiting.clear();
         state.later.clear();
         state.fell.clear();
+        state.grants.clear();
         state.unresolved.values_mut().for_each(|unresolved| unresolved.awaited = false);
         (state.wanted_files, state.wanted_bytes) = (0, 0);
         state.troubles.forget();

@@ -110,7 +110,7 @@ impl Ledger {
         self.current = Arc::clone(&shift);
         out.push(Order::PrepareShift(shift));
         for index in 0..self.detectors.len() {
-            if matches!(self.detectors[index].link, Link::Up(_)) {
+            if self.detectors[index].link.is_up() {
                 let detector = DetectorIndex(index as u16);
                 self.announce(detector, self.current.id, Began::Now, false, out);
                 let awaited = Awaited { shift: self.current.id, live: true, corrected: false };
@@ -182,7 +182,15 @@ impl Ledger {
         later.filter_map(|awaited| self.begins.get(&awaited.shift)).any(|began| closed >= *began)
     }
 
-    fn announce(&self, detector: DetectorIndex, id: ShiftId, began: Began, more: bool, out: &mut Vec<Order>) {
+    fn announce(
+        &mut self,
+        detector: DetectorIndex,
+        id: ShiftId,
+        began: Began,
+        more: bool,
+        out: &mut Vec<Order>,
+    ) {
+        self.detectors[detector.index()].shifts_told += 1;
         let place =
             self.shifts.get(&id).and_then(|shift| shift.place(&self.settings.detectors[detector.index()].id));
         let source = place.and_then(|place| place.source.clone());

@@ -2,6 +2,7 @@
 //! up, and when the world calms down every file's newest version is stored everywhere.
 
 mod copies;
+mod grants;
 mod halves;
 mod restart;
 mod shifts;
@@ -76,6 +77,9 @@ struct FakeDetector {
     wants: VecDeque<(Wanted, LandJob)>,
     session: u64,
     last_offer: u64,
+    grants: VecDeque<TransferId>,
+    /// What came unasked.
+    told: Vec<(TransferId, Option<LandJob>)>,
 }
 
 struct World {
@@ -177,6 +181,13 @@ impl World {
                     fake.wants.push_back((wanted, job));
                 }
             }
+            Order::Grant { detector, transfers, max_bytes } => {
+                assert!(max_bytes >= FILE_BYTES);
+                self.detectors[detector.index()].grants.extend(transfers);
+            }
+            Order::Coming { detector, transfer, job } => {
+                self.detectors[detector.index()].told.push((transfer, job));
+            }
             Order::Have { detector, offers } | Order::AckLanded { detector, offers } => {
                 let fake = &mut self.detectors[detector.index()];
                 for offer in offers {
@@ -237,6 +248,7 @@ impl World {
         fake.offers.clear();
         fake.landed.clear();
         fake.wants.clear();
+        fake.grants.clear();
         let session = Session(fake.session);
         let files: Vec<_> = fake.files.clone().into_iter().collect();
         self.tell(Fact::LinkUp { detector: index, session });

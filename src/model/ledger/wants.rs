@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::detector::Offer;
 use super::landings::Transfer;
-use super::{Ledger, Now, Order, UNCOMMITTED_RECORDS_MAX};
+use super::{Ledger, Now, Order};
 use crate::model::file_version::{DetectorIndex, OfferId, TransferId};
 use crate::model::job::LandJob;
 use crate::model::message::{Code, Message};
@@ -40,9 +40,7 @@ impl Ledger {
             }
             state.pace.backlog(now.at, state.backlog_is_empty());
         }
-        if self.paused.fetch_ms.is_some()
-            || self.journal.next_sequence - self.journal.committed > UNCOMMITTED_RECORDS_MAX
-        {
+        if !self.may_ask() {
             return;
         }
         let mut wants: Vec<Vec<(Wanted, LandJob)>> = self.detectors.iter().map(|_| Vec::new()).collect();
@@ -55,7 +53,9 @@ impl Ledger {
             asking.retain(|&d| {
                 let detector = DetectorIndex(d as u16);
                 let Some(offer) = self.next_fit(now, detector, out) else { return false };
-                if let Some(want) = self.ask(now, detector, offer, out) {
+                let transfer = TransferId(self.next_transfer);
+                if let Some(want) = self.ask(now, detector, offer, transfer, out) {
+                    self.next_transfer += 1;
                     wants[d].push(want);
                 }
                 true
@@ -67,6 +67,7 @@ impl Ledger {
                 out.push(Order::Want { detector: DetectorIndex(d as u16), wants });
             }
         }
+        self.grant(out);
     }
 
     /// Files that were asked for and have not come yet.
@@ -115,11 +116,13 @@ impl Ledger {
         None
     }
 
-    fn ask(
+    /// `None`: it cannot be had now, or at all, and waits.
+    pub(super) fn ask(
         &mut self,
         now: Now,
         detector: DetectorIndex,
         id: OfferId,
+        transfer: TransferId,
         out: &mut Vec<Order>,
     ) -> Option<(Wanted, LandJob)> {
         let detector_id = Arc::clone(&self.settings.detectors[detector.index()].id);
@@ -168,8 +171,6 @@ impl Ledger {
                 return None;
             }
         };
-        let transfer = TransferId(self.next_transfer);
-        self.next_transfer += 1;
         offer.wanted = true;
         let size = offer.identity.size;
         state.wanted_files += 1;

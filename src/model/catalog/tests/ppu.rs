@@ -6,7 +6,7 @@ use super::super::*;
 use crate::model::file_version::Hash;
 use crate::model::file_version::TransferId;
 use crate::model::offer::Wanted;
-use crate::model::offer::{Decline, Offered};
+use crate::model::offer::{Coming, Decline, Offered};
 
 /// What a file holds, so that two are compared at a glance.
 pub(super) type Content = u64;
@@ -14,6 +14,8 @@ pub(super) type Content = u64;
 /// Said to the detector.
 pub(super) enum ToDetector {
     Want(Wanted),
+    Grant(Vec<TransferId>),
+    NotTaken(TransferId),
     Landed(OfferId),
     Fell(OfferId),
     Stored(OfferId),
@@ -29,6 +31,7 @@ pub(super) struct Ppu {
     pub(super) has: BTreeMap<RelPath, Has>,
     pub(super) offers: BTreeMap<OfferId, Open>,
     wants: BTreeMap<TransferId, OfferId>,
+    granted: BTreeSet<TransferId>,
     unresolved: BTreeMap<RelPath, Unresolved>,
     /// Had landed in this session, and fell from the ramdisk.
     fell: BTreeMap<OfferId, RelPath>,
@@ -74,7 +77,14 @@ impl Ppu {
         match word {
             Word::ShiftWord(_) | Word::Trouble(_) | Word::TroubleOver(_) => {}
             Word::ManifestBegin => self.seen.clear(),
-            Word::Offer(files) => files.into_iter().for_each(|file| self.offered(file, say)),
+            Word::Offer(files) => {
+                for file in files {
+                    let offer = file.offer;
+                    self.offered(file, say);
+                    self.want(offer, say);
+                }
+            }
+            Word::Coming(files) => files.into_iter().for_each(|(coming, _)| self.coming(coming, say)),
             Word::ManifestEnd => {
                 let seen = &self.seen;
                 self.has.retain(|path, _| seen.contains(path));
@@ -120,7 +130,35 @@ impl Ppu {
             file.offer,
             Open { path, identity, known, wanted: false, withdrawn: None, again, landed: false },
         );
-        self.want(file.offer, say);
+    }
+
+    fn coming(&mut self, coming: Coming, say: &mut VecDeque<ToDetector>) {
+        let Coming { transfer, file, .. } = coming;
+        assert!(self.granted.remove(&transfer), "{} comes without a grant", file.path);
+        let offer = file.offer;
+        self.offered(file, say);
+        match self.offers.get_mut(&offer) {
+            // Now and then it cannot be taken as it comes.
+            Some(open) if transfer.0 % 3 > 0 => {
+                open.wanted = true;
+                self.wants.insert(transfer, offer);
+            }
+            _ => {
+                say.push_back(ToDetector::NotTaken(transfer));
+                self.want(offer, say);
+            }
+        }
+    }
+
+    pub(super) fn grant(&mut self, say: &mut VecDeque<ToDetector>) {
+        self.transfers += 1;
+        self.granted.insert(TransferId(self.transfers));
+        say.push_back(ToDetector::Grant(vec![TransferId(self.transfers)]));
+    }
+
+    /// A landing thread that has its content waits.
+    pub(super) fn waits_for_word_on(&self, transfer: TransferId) -> bool {
+        self.granted.contains(&transfer)
     }
 
     fn resolve(&mut self, file: &Offered) -> bool {
@@ -229,6 +267,7 @@ impl Ppu {
 
     pub(super) fn link_down(&mut self) {
         self.wants.clear();
+        self.granted.clear();
         self.fell.clear();
         self.unresolved.values_mut().for_each(|unresolved| unresolved.awaited = false);
         for offer in self.offers.keys().copied().collect::<Vec<_>>() {

@@ -57,6 +57,8 @@ enum Step {
     ReleaseWork,
     /// Its word comes in.
     ReleaseReport,
+    /// The PPU lets files come unasked.
+    Grant,
 }
 
 #[derive(Clone, Copy)]
@@ -201,6 +203,9 @@ impl World {
             Step::EndSend => self.end_send(),
             Step::Land { well } => {
                 if let Some((transfer, received)) = self.data.pop_front() {
+                    if self.ppu.waits_for_word_on(transfer) {
+                        return self.data.push_front((transfer, received));
+                    }
                     let received = received.filter(|_| well);
                     self.ppu.received(transfer, received, &mut self.to_detector);
                 }
@@ -213,6 +218,7 @@ impl World {
             Step::Flow => (0..8).for_each(|_| self.flow()),
             Step::Release(excess) => self.catalog.release(self.now, excess),
             Step::ReleaseWork => self.release_work(),
+            Step::Grant => self.ppu.grant(&mut self.to_detector),
             Step::ReleaseReport => {
                 if let Some(report) = self.reports.pop_front() {
                     self.catalog.release_report(self.now, report);
@@ -281,7 +287,11 @@ impl World {
     }
 
     fn tell_ppu(&mut self) {
-        self.to_ppu.extend(self.catalog.next_word(self.now));
+        let word = self.catalog.next_word(self.now);
+        if let Some(Word::Coming(coming)) = &word {
+            self.jobs.extend(coming.iter().map(|(_, job)| job.clone()));
+        }
+        self.to_ppu.extend(word);
         if let Some(word) = self.to_ppu.pop_front() {
             self.ppu.hear(word, &mut self.to_detector);
         }
@@ -291,6 +301,8 @@ impl World {
         match self.to_detector.pop_front() {
             None => {}
             Some(ToDetector::Want(wanted)) => self.jobs.extend(self.catalog.want(self.now, wanted)),
+            Some(ToDetector::Grant(transfers)) => self.catalog.granted(transfers, 1000),
+            Some(ToDetector::NotTaken(transfer)) => self.catalog.not_taken(self.now, transfer),
             Some(ToDetector::Landed(offer)) => self.catalog.landed(self.now, &[offer]),
             Some(ToDetector::Fell(offer)) => self.catalog.fell(&[offer]),
             Some(ToDetector::Stored(offer)) => self.catalog.stored(&[offer]),

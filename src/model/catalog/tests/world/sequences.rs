@@ -18,6 +18,7 @@ fn transport() -> impl Strategy<Value = Step> {
         3 => Just(Step::StartSend),
         3 => Just(Step::EndSend),
         3 => any::<bool>().prop_map(|well| Step::Land { well }),
+        1 => Just(Step::Grant),
     ]
 }
 
