@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ppu_uringd::model::message::Code;
 use ppu_uringd::model::status::{Counts, StatusReport};
@@ -331,7 +332,15 @@ fn door(port: Option<u16>) -> String {
     port.map_or("off".to_owned(), |port| format!("127.0.0.1:{port}"))
 }
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on now, that this process was not given before, and that no connection is given meanwhile: those begin
+/// at 32768 (`ip_local_port_range`).
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = std::process::id().wrapping_mul(101).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = 12_000 + (next % 20_000) as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
