@@ -1,5 +1,6 @@
 //! Reads what `model::host` has rules on, from /proc and /sys. What cannot be read is left out: it is only about speed.
 
+pub mod inbox;
 pub mod priority;
 pub mod wakeup;
 

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 
 use ppu_config::Interfaces;
 use tokio::sync::oneshot;
 
 use super::hub::Input;
+use crate::host::inbox::Sender;
 use crate::serve::http::{HttpError, HttpServer};
 
 /// An address that is listened on, if any.

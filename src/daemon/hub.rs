@@ -1,7 +1,7 @@
 //! The thread that owns the ledger: facts in, orders out. It waits for no disk and no peer.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
@@ -16,6 +16,7 @@ use super::lookout::Lookout;
 use super::shifts::{Reply, Shifts};
 use super::waiting::Waiting;
 use super::which::Known;
+use crate::host::inbox::Receiver;
 use crate::host::priority::OnTheWay;
 use crate::host::wakeup::QuickWakeups;
 use crate::land::expect::Expect;

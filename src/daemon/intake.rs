@@ -3,12 +3,13 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
 use ppu_config::Interfaces;
 
 use super::hub::Input;
+use crate::host::inbox::Sender;
 use crate::intake::examine::examine;
 use crate::intake::pipe::{Named, Pipe};
 use crate::model::extra::ExtraFile;

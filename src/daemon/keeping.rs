@@ -3,13 +3,14 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{self, channel};
 use std::time::{Duration, Instant};
 
 use ppu_config::{Ppu, Storage, StorageKind};
 
 use super::hub::Input;
 use super::ppu::place;
+use crate::host::inbox::Sender;
 use crate::journal::Queries;
 use crate::keep::{Ground, Keeper, Leaving, Settings, Shown, Situation, View};
 use crate::model::file_version::StorageIndex;
@@ -24,8 +25,8 @@ use crate::rooted::{RootError, Staging};
 pub struct Keepers {
     situation: Arc<Situation>,
     storages: usize,
-    ramdisk: Sender<Resident>,
-    internal: Option<Sender<Resident>>,
+    ramdisk: mpsc::Sender<Resident>,
+    internal: Option<mpsc::Sender<Resident>>,
 }
 
 /// The threads.

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 
 use ppu_config::Interfaces;
@@ -11,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::hub::Input;
+use crate::host::inbox::Sender;
 use crate::serve::ports::messages::Subjects;
 use crate::serve::ports::{Limits, Port, PortError, messages, status};
 

@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +28,7 @@ use super::verify::{self, Verifier};
 use super::waiting::Waiting;
 use super::which::Known;
 use super::{key, limits, restore, self_check, shifts, signals};
+use crate::host::inbox::{Sender, inbox};
 use crate::host::priority::OnTheWay;
 use crate::host::wakeup::QuickWakeups;
 use crate::journal::{self, JournalError, News, Origin, Queries};
@@ -163,7 +163,7 @@ pub fn run(config: Ppu) -> Result<(), PpuError> {
     let shift = ledger.current_shift().id.stamp();
     let damaged = matches!(opened.origin, Origin::SetAside { .. });
 
-    let (inputs, hub_inputs) = mpsc::channel();
+    let (inputs, hub_inputs) = inbox();
     let event_places = events::places(&config, &opened.loaded);
     let event_base = opened.journal.event_base();
     let journal = journal::start(opened.journal, report_journal(inputs.clone()));
@@ -267,7 +267,7 @@ async fn serve(
     ppu: PpuId,
     (control, verifier, intake): (ControlSocket, Verifier, Intake),
     start_landing: StartLanding,
-    inputs: mpsc::Sender<Input>,
+    inputs: Sender<Input>,
 ) -> Result<(), PpuError> {
     let (stop, stopped) = watch::channel(false);
     let mut links = JoinSet::new();
@@ -355,7 +355,7 @@ fn start_landing(
     config: &Ppu,
     engine: &EngineChoice,
     staging: &Arc<Staging>,
-    inputs: mpsc::Sender<Input>,
+    inputs: Sender<Input>,
 ) -> StartLanding {
     let landing = landing::Landing {
         staging: Arc::clone(staging),
@@ -377,7 +377,7 @@ fn start_writer(
     engine: &EngineChoice,
     ramdisk: &Arc<Root>,
     handed: &Arc<Handed>,
-    inputs: mpsc::Sender<Input>,
+    inputs: Sender<Input>,
 ) -> Result<Writer, PpuError> {
     let storage = &config.storages[index];
     let settings = store::writer::Settings {
@@ -427,7 +427,7 @@ fn open_journal(config: &Ppu) -> Result<journal::Opened<Vec<LiveVersion>>, Journ
     journal::open(settings, |live: &mut Vec<LiveVersion>, version| live.push(version))
 }
 
-fn report_journal(inputs: mpsc::Sender<Input>) -> impl FnMut(News) + Send {
+fn report_journal(inputs: Sender<Input>) -> impl FnMut(News) + Send {
     move |news| {
         let fact = match news {
             News::Committed { up_to } => Fact::Committed { up_to },
