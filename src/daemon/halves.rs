@@ -16,8 +16,8 @@ pub struct Halves {
 }
 
 struct Waiting {
-    /// The record that must be committed.
-    sequence: u64,
+    /// The last record that must be committed: what people are told of it is one, too. `None`: that is not recorded yet.
+    sequence: Option<u64>,
     asked: Instant,
     switched: Switched,
     reply: Reply<Switched>,
@@ -34,13 +34,13 @@ impl Halves {
         orders: &mut Vec<Order>,
     ) {
         let switched = ledger.switch(now, half, pause, orders);
-        self.waiting.push(Waiting { sequence: ledger.recorded(), asked: now.at, switched, reply });
+        self.waiting.push(Waiting { sequence: None, asked: now.at, switched, reply });
     }
 
-    /// Answers whoever has waited long enough.
+    /// Answers whoever has waited long enough. To be called when all orders have been carried out.
     pub fn answer(&mut self, ledger: &Ledger, now: Now) {
-        for waiting in std::mem::take(&mut self.waiting) {
-            let kept = ledger.has_committed(waiting.sequence);
+        for mut waiting in std::mem::take(&mut self.waiting) {
+            let kept = ledger.has_committed(*waiting.sequence.get_or_insert(ledger.recorded()));
             if kept || now.at.saturating_duration_since(waiting.asked) > JOURNAL_WAIT {
                 (waiting.reply)(Switched { kept, ..waiting.switched });
             } else {
