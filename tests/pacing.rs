@@ -71,6 +71,11 @@ fn a_run_is_followed_by_quiet() {
         write(rig.source(0), format!("run/{n}"), &content(n, 10_000));
     }
     wait_until("the run has landed", || names(&rig.landing(0)).len() == 20);
+    // And the PPU knows: what comes before that is still the same run.
+    wait_until("the run is over", || {
+        let detector = &rig.status().unwrap().detectors[0];
+        (detector.landed.files, detector.backlog.files, detector.in_flight) == (20, 0, 0)
+    });
     let run_over = *landings(&rig.landing(0)).last().unwrap();
     write(rig.source(0), "next", b"next");
     check_all_stored(&rig);
