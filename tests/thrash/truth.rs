@@ -127,8 +127,12 @@ fn missing_of(rig: &Rig, detectors: &[Detector]) -> Vec<(usize, PathBuf)> {
             for (name, version) in &detector.files {
                 let (first, last) = (version.shifts.0, version.shifts.1.min(current));
                 let at = |shift: usize| there.get(&user_dir(&shifts[shift]).join(name));
-                let is_there =
-                    (first..=last).any(|shift| at(shift).is_some_and(|found| found.hash == version.hash));
+                // Renamed over a later shift's file, it finds that one's copy under the name (SPEC 2.5).
+                let aside = |shift: usize| {
+                    there.get(&user_dir(&shifts[shift]).join(with_stamp(name, &shifts[shift])))
+                };
+                let is_it = |found: Option<&Found>| found.is_some_and(|found| found.hash == version.hash);
+                let is_there = (first..=last).any(|shift| is_it(at(shift)) || is_it(aside(shift)));
                 let is_older = first == last && at(first).is_some() && !is_there;
                 let may_have_left = place.is_left() && (first < current || !links);
                 if is_older || !(is_there || may_have_left) {
@@ -225,6 +229,11 @@ impl Place {
 
 fn user_dir(shift: &ShiftReport) -> PathBuf {
     PathBuf::from(&shift.user_dir)
+}
+
+/// The name of what is set aside for a shift, the first of that shift.
+fn with_stamp(name: &Path, shift: &ShiftReport) -> PathBuf {
+    format!("{}.~{}~", name.display(), shift.name).into()
 }
 
 /// `NAME.~STAMP~` or `NAME.~STAMP~N~` in its two parts.
