@@ -26,6 +26,7 @@ pub(super) struct Session {
     last_offer: u64,
     pub(super) unanswered: usize,
     pub(super) grants: Grants,
+    /// How often it has told of a shift.
     pub(super) shifts_heard: u64,
     pub(super) manifest: Manifest,
     /// When the PPU had not yet spoken (µs): what it says now it says after that.

@@ -2,6 +2,7 @@
 
 mod busy;
 mod found;
+mod grants;
 mod manifest;
 mod missed;
 mod ppu;
