@@ -1,5 +1,4 @@
-//! Bytes from the socket into files. Small payloads through a buffer, in which they are hashed; large ones by splicing, and hashed in
-//! the file, while the next pages arrive.
+//! Bytes from the socket into files, through a buffer that stays in the processor's cache: there they are hashed, and from there written.
 
 use std::io;
 use std::net::TcpStream;
@@ -7,8 +6,8 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use ppu_uring::ops::{Recv, Splice};
-use ppu_uring::{AlignedBuf, Driver, Entry, Fd, FileHash, FileHasher, Link, Op, Pipe};
+use ppu_uring::ops::Recv;
+use ppu_uring::{AlignedBuf, Driver, Entry, Fd, FileHash, Link, Op};
 use rustix::io::Errno;
 
 use super::stream::StreamError;
@@ -18,10 +17,8 @@ use crate::wire::data::{
     BATCH_BYTES_MAX, BATCH_FILES_MAX, DataError, FileHeader, Mark, SEGMENT_BYTES, TRAILER_BYTES,
 };
 
-/// Larger payloads are spliced: 256 KiB. Below, handing every splice to another thread costs more than the copy it saves.
-const BUFFERED_MAX: u64 = 256 << 10;
-/// What is received at a time: 256 KiB, stays in the processor's cache until it is hashed and written.
-const RECV_BYTES: usize = 256 << 10;
+/// What is received at a time, hashed and written: 512 KiB.
+const RECV_BYTES: usize = 512 << 10;
 /// Holds what follows the headers of any batch of small files, so that nothing in it is ever moved.
 const BUFFER_BYTES: usize = BATCH_BYTES_MAX as usize + BATCH_FILES_MAX * TRAILER_BYTES;
 /// How often operations may end without having moved anything before the connection is given up.
@@ -44,11 +41,8 @@ pub(super) struct Receiving<'a> {
     buffer: AlignedBuf,
     /// Received and not yet used.
     held: Range<usize>,
-    /// So many bytes that are still to come may be received before they are needed: none of them will be spliced.
+    /// So many bytes are certain to come, and may be received before they are needed.
     ahead: u64,
-    /// Empty between payloads.
-    pipe: Option<Pipe>,
-    hasher: FileHasher,
 }
 
 impl<'a> Receiving<'a> {
@@ -60,8 +54,6 @@ impl<'a> Receiving<'a> {
             buffer: AlignedBuf::new(BUFFER_BYTES),
             held: 0..0,
             ahead: 0,
-            pipe: None,
-            hasher: FileHasher::default(),
         }
     }
 
@@ -91,9 +83,10 @@ impl<'a> Receiving<'a> {
 
     /// What these headers announce comes next.
     pub(super) fn expect(&mut self, headers: &[FileHeader]) {
-        let small = headers.iter().all(|header| header.identity.size <= BUFFERED_MAX);
-        let payload: u64 = headers.iter().map(|header| header.identity.size.min(BUFFERED_MAX)).sum();
-        self.ahead = if small { payload + (headers.len() * TRAILER_BYTES) as u64 } else { 0 };
+        let payload: u64 = headers.iter().map(|header| header.identity.size).sum();
+        // A larger payload is one file's: received in pieces of its own, each in its place.
+        let fits = payload <= BATCH_BYTES_MAX;
+        self.ahead = if fits { payload + (headers.len() * TRAILER_BYTES) as u64 } else { 0 };
     }
 
     /// `size` bytes with the marks between their segments, into `file`; without one they are discarded.
@@ -102,11 +95,7 @@ impl<'a> Receiving<'a> {
         let mut start = 0;
         loop {
             let end = size.min(start + SEGMENT_BYTES);
-            if size > BUFFERED_MAX && landing.failure.is_none() {
-                self.splice(start, end, &mut landing)?;
-            } else {
-                self.copy(start, end, &mut landing)?;
-            }
+            self.segment(start, end, &mut landing)?;
             start = end;
             let cut = start < size && Mark::decode(self.record()?)? == Mark::EndsHere;
             if cut || start == size {
@@ -119,8 +108,8 @@ impl<'a> Receiving<'a> {
         }
     }
 
-    /// The bytes `start..end` of a payload, through the buffer.
-    fn copy(&mut self, start: u64, end: u64, landing: &mut Landing) -> Result<(), StreamError> {
+    /// The bytes `start..end` of a payload.
+    fn segment(&mut self, start: u64, end: u64, landing: &mut Landing) -> Result<(), StreamError> {
         let mut at = start;
         while at < end {
             let bytes = (end - at).min(RECV_BYTES as u64) as usize;
@@ -130,74 +119,6 @@ impl<'a> Receiving<'a> {
             at += bytes as u64;
         }
         Ok(())
-    }
-
-    /// The bytes `start..end` of a payload, through the pipe. After a failure the rest is received and discarded.
-    fn splice(&mut self, start: u64, end: u64, landing: &mut Landing) -> Result<(), StreamError> {
-        // Nothing to splice to, or no pipe (out of descriptors): the buffer does as well.
-        let Some(file) = landing.file.clone() else { return self.copy(start, end, landing) };
-        let Some(pipe) = self.pipe.take().or_else(|| Pipe::new().ok()) else {
-            return self.copy(start, end, landing);
-        };
-        // The pipe holds what lies between the two.
-        let (mut into, mut out) = (start, start);
-        let mut stalls = 0;
-        let mut poisoned = false;
-        while out < end && landing.failure.is_none() {
-            let pair = self.pair(&pipe, &file, into, out, end);
-            self.driver.submit(pair).map_err(|refused| StreamError::Engine(refused.into()))?;
-            // While the next bytes come, this thread reads what has landed.
-            if self.verify {
-                landing.hash_up_to(out, &mut self.hasher);
-            }
-            let before = (into, out);
-            for done in self.driver.finish().map_err(StreamError::Engine)? {
-                poisoned |= done.result.is_err();
-                match done.token {
-                    INTO_PIPE => match done.moved().map_err(StreamError::Lost)? {
-                        0 if done.result.is_ok() => return Err(ended()),
-                        n => into += u64::from(n),
-                    },
-                    _ => match done.moved() {
-                        Ok(n) => out += u64::from(n),
-                        Err(error) => landing.fail("splice", &error),
-                    },
-                }
-            }
-            stalls = if before == (into, out) { stalls + 1 } else { 0 };
-            if stalls > STALLS_MAX {
-                return Err(stalled());
-            }
-        }
-        if landing.failure.is_some() {
-            // What is in the pipe goes with it.
-            drop(pipe);
-            return self.copy(into, end, landing);
-        }
-        if self.verify {
-            landing.hash_up_to(end, &mut self.hasher);
-        }
-        if !poisoned {
-            self.pipe = Some(pipe);
-        }
-        Ok(())
-    }
-
-    /// Socket → pipe → file, as much as is there. The first is usually short, so the link is a hard one; should it not have brought
-    /// anything, the second must not wait for it.
-    fn pair(&self, pipe: &Pipe, file: &Fd, into: u64, out: u64, end: u64) -> Vec<Entry> {
-        let mut pair = Vec::with_capacity(2);
-        let held = into - out;
-        let fetch = (end - into).min((pipe.capacity as u64).saturating_sub(held));
-        if fetch > 0 {
-            let (from, to, len) = (self.socket.clone(), pipe.into.clone(), fetch as u32);
-            let op = Splice { from, from_at: None, to, to_at: None, len, more: false, nonblock: true };
-            pair.push(Entry { op: op.into(), token: INTO_PIPE, link: Link::Hard });
-        }
-        let (from, to, len) = (pipe.out.clone(), file.clone(), (held + fetch) as u32);
-        let op = Splice { from, from_at: None, to, to_at: Some(out), len, more: false, nonblock: true };
-        pair.push(Entry { op: op.into(), token: OUT_OF_PIPE, link: Link::No });
-        pair
     }
 
     /// The next `bytes` of those that are held.
@@ -246,9 +167,6 @@ impl<'a> Receiving<'a> {
     }
 }
 
-const INTO_PIPE: u64 = 0;
-const OUT_OF_PIPE: u64 = 1;
-
 /// A file that is being written.
 struct Landing {
     /// `None`: what comes is discarded.
@@ -272,7 +190,7 @@ impl Landing {
         self.file = None;
     }
 
-    /// Hashes and writes bytes that are in memory.
+    /// Writes and hashes the next bytes.
     fn write(&mut self, at: u64, bytes: &[u8], verify: bool) {
         let Some(file) = &self.file else { return };
         let mut written = 0;
@@ -286,16 +204,6 @@ impl Landing {
         }
         if verify {
             self.hash.write(bytes);
-        }
-    }
-
-    /// Hashes what has landed.
-    fn hash_up_to(&mut self, end: u64, hasher: &mut FileHasher) {
-        let Some(file) = &self.file else { return };
-        match hasher.advance(&mut self.hash, file, end) {
-            Ok(true) => {}
-            Ok(false) => self.fail("read", &io::ErrorKind::UnexpectedEof.into()),
-            Err(error) => self.fail("read", &error),
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::wire::data::{
     check_batch, decode_batch_header,
 };
 
-/// What a stream needs of its driver: a pair of splices at a time, each of which blocks a worker of its own kind.
-pub const LIMITS: Limits = Limits { depth: 8, workers: 1 };
+/// What a stream needs of its driver: it receives, one operation at a time.
+pub const LIMITS: Limits = Limits { depth: 1, workers: 1 };
 
 /// What a landing stream asks of the rest of the PPU.
 pub trait Lander {
