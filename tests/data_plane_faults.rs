@@ -26,7 +26,7 @@ const FAULTS: [Fault; 6] = [
     Fault::Late(Duration::from_millis(3)),
 ];
 
-/// Small ones in a batch, and spliced ones of a segment.
+/// Small ones in a batch, and larger ones, spliced by the sender, of one segment.
 const SIZES: [usize; 5] = [20_000, 3, 2_500_000, 70_000, 300_000];
 /// Two segments, so that the mark between them is hit too.
 const TWO_SEGMENTS: [usize; 2] = [(16 << 20) + 70_000, 500];
@@ -48,7 +48,7 @@ fn every_operation(sizes: &[usize], faults: &[Fault], engine: Side) {
     let clean = files.run(engine, engine);
     assert!(files.complete(&clean));
     let (of_sender, of_receiver) = clean.operations;
-    // Splices of the receiver are as many as the socket's mood wants: a few more than a clean run needed.
+    // Receives are as many as the socket's mood wants: a few more than a clean run needed.
     let places = (0..of_sender).map(|n| (true, n)).chain((0..of_receiver + 4).map(|n| (false, n)));
     for (at_sender, n) in places {
         for &fault in faults {
