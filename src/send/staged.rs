@@ -14,8 +14,8 @@ use crate::wire::data::{
 use super::settle::Settling;
 use super::source::Source;
 
-/// Larger files are spliced: 256 KiB.
-pub(super) const STAGED_FILE_MAX: u64 = 256 << 10;
+/// Larger files are spliced: 512 KiB.
+pub(super) const STAGED_FILE_MAX: u64 = 512 << 10;
 
 /// Room for the headers of a full batch, before the payload.
 const PAYLOAD_AT: usize = headers_bytes(BATCH_FILES_MAX);

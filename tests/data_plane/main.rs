@@ -47,7 +47,7 @@ fn check_sizes(sizes: &[usize]) {
 
 #[test]
 fn sizes_around_every_border() {
-    check_sizes(&[0, 1, 4095, 4096, 4097, 100_000, 256 << 10, (256 << 10) + 1, MIB - 1, MIB, MIB + 1]);
+    check_sizes(&[0, 1, 4095, 4096, 4097, 100_000, 512 << 10, (512 << 10) + 1, MIB - 1, MIB, MIB + 1]);
 }
 
 #[test]
