@@ -380,7 +380,7 @@ impl Via {
     }
 
     fn for_size(self, size: u64) -> Self {
-        if is_small(size) { Self::Cache } else { self }
+        if size <= CACHED_BYTES_MAX { Self::Cache } else { self }
     }
 
     fn piece_bytes(self, size: u64) -> u64 {
@@ -390,11 +390,6 @@ impl Via {
             Self::Buffer | Self::Cache => BUFFER_BYTES,
         }
     }
-}
-
-/// A file of that size is quicker through the page cache.
-pub(super) fn is_small(size: u64) -> bool {
-    size <= CACHED_BYTES_MAX
 }
 
 fn open_source(job: &CopyJob, settings: &Settings) -> Result<(OwnedFd, FileStat), CopyOutcome> {

@@ -9,7 +9,7 @@ use ppu_uring::ops::Sync;
 use ppu_uring::{AlignedBuf, Done, Driver, Entry, Fd, Link, Op, Waker};
 use rustix::io::Errno;
 
-use super::copy::{Copy, Setback, Via, counterpart, disk_outcome, is_small, of_errno};
+use super::copy::{Copy, Setback, Via, counterpart, disk_outcome, of_errno};
 use super::durable::{DirPath, Durable, ToSync};
 use super::fetch::{Fetched, Fetcher};
 use super::writer::{Order, Settings, Steps};
@@ -21,6 +21,8 @@ const IDLE: Duration = Duration::from_secs(2);
 
 /// So many small files may be written in the place of a large one: one commit of the file system's journal makes all of them durable that wait for it.
 pub(super) const SMALL_PER_PLACE: usize = 4;
+/// Small is a file up to this size, through the page cache or not.
+const SMALL_BYTES_MAX: u64 = 1 << 20;
 /// Files that wait for their directories, at most, for each small one that may be written at a time.
 const PLACED_PER_FILE: usize = 2;
 
@@ -81,7 +83,7 @@ enum Asked {
 
 /// Whether files of these sizes may be written at a time.
 fn fit(depth: usize, sizes: impl Iterator<Item = u64>) -> bool {
-    let taken: usize = sizes.map(|size| if is_small(size) { 1 } else { SMALL_PER_PLACE }).sum();
+    let taken: usize = sizes.map(|size| if size <= SMALL_BYTES_MAX { 1 } else { SMALL_PER_PLACE }).sum();
     taken <= depth * SMALL_PER_PLACE
 }
 
@@ -528,7 +530,7 @@ mod tests {
 
     #[test]
     fn several_small_files_take_the_place_of_a_large_one() {
-        const SMALL: u64 = 256 << 10;
+        const SMALL: u64 = SMALL_BYTES_MAX;
         const LARGE: u64 = SMALL + 1;
         for (small, large, fits) in
             [(8, 0, true), (9, 0, false), (0, 2, true), (0, 3, false), (4, 1, true), (5, 1, false)]
