@@ -17,10 +17,13 @@ use crate::wire::data::{
     BATCH_BYTES_MAX, BATCH_FILES_MAX, DataError, FileHeader, Mark, SEGMENT_BYTES, TRAILER_BYTES,
 };
 
-/// What is received at a time, hashed and written: 512 KiB.
+/// What is received at a time, and hashed: 512 KiB.
 const RECV_BYTES: usize = 512 << 10;
-/// Holds what follows the headers of any batch of small files, so that nothing in it is ever moved.
-const BUFFER_BYTES: usize = BATCH_BYTES_MAX as usize + BATCH_FILES_MAX * TRAILER_BYTES;
+/// What is written at a time: 2 MiB, a huge page, which the kernel need not clear if it is written as a whole.
+const WRITE_BYTES: usize = 2 << 20;
+/// Holds that, and what follows the headers of any batch of small files, so that nothing in it is ever moved.
+const BUFFER_BYTES: usize = WRITE_BYTES;
+const _: () = assert!(BATCH_BYTES_MAX as usize + BATCH_FILES_MAX * TRAILER_BYTES <= BUFFER_BYTES);
 /// How often operations may end without having moved anything before the connection is given up.
 const STALLS_MAX: u32 = 100;
 
@@ -112,11 +115,25 @@ impl<'a> Receiving<'a> {
     fn segment(&mut self, start: u64, end: u64, landing: &mut Landing) -> Result<(), StreamError> {
         let mut at = start;
         while at < end {
-            let bytes = (end - at).min(RECV_BYTES as u64) as usize;
-            self.fill(bytes, false)?;
-            let verify = self.verify;
-            landing.write(at, self.take(bytes), verify);
+            let bytes = (end - at).min(WRITE_BYTES as u64) as usize;
+            self.receive(bytes, landing)?;
+            landing.write(at, self.take(bytes));
             at += bytes as u64;
+        }
+        Ok(())
+    }
+
+    /// Until `bytes` are held; hashes them as they come.
+    fn receive(&mut self, bytes: usize, landing: &mut Landing) -> Result<(), StreamError> {
+        let mut received = 0;
+        while received < bytes {
+            let before = received;
+            received += RECV_BYTES.min(bytes - received);
+            self.fill(received, false)?;
+            if self.verify {
+                let start = self.held.start;
+                landing.hash.write(self.buffer.get(start + before..start + received).unwrap_or_default());
+            }
         }
         Ok(())
     }
@@ -190,8 +207,8 @@ impl Landing {
         self.file = None;
     }
 
-    /// Writes and hashes the next bytes.
-    fn write(&mut self, at: u64, bytes: &[u8], verify: bool) {
+    /// Writes the next bytes.
+    fn write(&mut self, at: u64, bytes: &[u8]) {
         let Some(file) = &self.file else { return };
         let mut written = 0;
         while written < bytes.len() {
@@ -201,9 +218,6 @@ impl Landing {
                 Err(Errno::INTR) => {}
                 Err(errno) => return self.fail("pwrite", &errno.into()),
             }
-        }
-        if verify {
-            self.hash.write(bytes);
         }
     }
 }
