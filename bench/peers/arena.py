@@ -39,6 +39,8 @@ def set_up_network():
         "ip route replace local 127.0.0.1 dev lo table local proto kernel scope host src 127.0.0.1 congctl cubic",
     ):
         subprocess.run(command.split(), check=True)
+    # HiDRA's are fixed (`hidra.PORT`, and its defaults): no connection may happen to begin there.
+    write("/proc/sys/net/ipv4/ip_local_reserved_ports", "50000-50199")
 
 
 @contextlib.contextmanager
