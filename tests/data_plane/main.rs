@@ -48,6 +48,7 @@ fn check_sizes(sizes: &[usize]) {
 #[test]
 fn sizes_around_every_border() {
     check_sizes(&[0, 1, 4095, 4096, 4097, 100_000, 512 << 10, (512 << 10) + 1, MIB - 1, MIB, MIB + 1]);
+    check_sizes(&[2 * MIB - 1, 2 * MIB, 2 * MIB + 1, 5 * MIB / 2 + 1]);
 }
 
 #[test]
