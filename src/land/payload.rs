@@ -4,7 +4,6 @@ use std::io;
 use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use ppu_uring::ops::Recv;
 use ppu_uring::{AlignedBuf, Driver, Entry, Fd, FileHash, Link, Op};
@@ -93,8 +92,8 @@ impl<'a> Receiving<'a> {
     }
 
     /// `size` bytes with the marks between their segments, into `file`; without one they are discarded.
-    pub(super) fn payload(&mut self, size: u64, file: Option<&Arc<OwnedFd>>) -> Result<Payload, StreamError> {
-        let mut landing = Landing::new(file, size);
+    pub(super) fn payload(&mut self, size: u64, file: Option<&OwnedFd>) -> Result<Payload, StreamError> {
+        let mut landing = Landing { file, failure: None, hash: FileHash::new(size) };
         let mut start = 0;
         loop {
             let end = size.min(start + SEGMENT_BYTES);
@@ -112,7 +111,7 @@ impl<'a> Receiving<'a> {
     }
 
     /// The bytes `start..end` of a payload.
-    fn segment(&mut self, start: u64, end: u64, landing: &mut Landing) -> Result<(), StreamError> {
+    fn segment(&mut self, start: u64, end: u64, landing: &mut Landing<'_>) -> Result<(), StreamError> {
         let mut at = start;
         while at < end {
             let bytes = (end - at).min(WRITE_BYTES as u64) as usize;
@@ -123,14 +122,14 @@ impl<'a> Receiving<'a> {
         Ok(())
     }
 
-    /// Until `bytes` are held; hashes them as they come.
-    fn receive(&mut self, bytes: usize, landing: &mut Landing) -> Result<(), StreamError> {
+    /// Until `bytes` are held; hashes them as they come, unless they are discarded.
+    fn receive(&mut self, bytes: usize, landing: &mut Landing<'_>) -> Result<(), StreamError> {
         let mut received = 0;
         while received < bytes {
             let before = received;
             received += RECV_BYTES.min(bytes - received);
             self.fill(received, false)?;
-            if self.verify {
+            if self.verify && landing.file.is_some() {
                 let start = self.held.start;
                 landing.hash.write(self.buffer.get(start + before..start + received).unwrap_or_default());
             }
@@ -185,19 +184,14 @@ impl<'a> Receiving<'a> {
 }
 
 /// A file that is being written.
-struct Landing {
+struct Landing<'f> {
     /// `None`: what comes is discarded.
-    file: Option<Fd>,
+    file: Option<&'f OwnedFd>,
     failure: Option<LandFailure>,
     hash: FileHash,
 }
 
-impl Landing {
-    fn new(file: Option<&Arc<OwnedFd>>, size: u64) -> Self {
-        let file = file.map(|file| Fd::from(Arc::clone(file)));
-        Self { file, failure: None, hash: FileHash::new(size) }
-    }
-
+impl Landing<'_> {
     fn fail(&mut self, doing: &str, error: &io::Error) {
         let reason = format!("{doing} the file that lands: {error}");
         self.failure = Some(match Errno::from_io_error(error) {
@@ -209,7 +203,7 @@ impl Landing {
 
     /// Writes the next bytes.
     fn write(&mut self, at: u64, bytes: &[u8]) {
-        let Some(file) = &self.file else { return };
+        let Some(file) = self.file else { return };
         let mut written = 0;
         while written < bytes.len() {
             match rustix::io::pwrite(file, &bytes[written..], at + written as u64) {

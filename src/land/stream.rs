@@ -23,8 +23,8 @@ pub trait Lander {
     /// A file without a public name. Dropped, it leaves nothing behind.
     type Temp;
 
-    /// A file arrives. A temporary file of the announced size already (tmpfs decides by it whether to use huge pages), open for reading and
-    /// writing, not in append mode.
+    /// A file arrives. A temporary file of the announced size already (tmpfs decides by it whether to use huge pages), open for writing,
+    /// not in append mode.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -136,7 +136,7 @@ fn receive_file<L: Lander>(
         Err(Refusal::Unwanted) => return Err(StreamError::Unwanted(header.transfer.0)),
         Err(Refusal::Failed(why)) => (Err(why), None),
     };
-    let Payload { cut, written } = receiving.payload(size, file.as_ref())?;
+    let Payload { cut, written } = receiving.payload(size, file.as_deref())?;
     let content = temp.and_then(|temp| written.map(|hash| (temp, hash)));
     Ok(Arrival { header, cut, content })
 }

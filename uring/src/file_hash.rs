@@ -51,11 +51,6 @@ impl FileHash {
         Self { hash: XxHash3_128::new(), at: 0, size, source: Source::Undecided, faults: 0 }
     }
 
-    /// Bytes hashed so far.
-    pub fn at(&self) -> u64 {
-        self.at
-    }
-
     /// Goes on with bytes that are in memory.
     pub fn write(&mut self, bytes: &[u8]) {
         self.hash.write(bytes);
@@ -177,7 +172,7 @@ mod tests {
                 for step in 1..=steps {
                     let end = len as u64 * step / steps;
                     assert!(hasher.advance(&mut hash, &file, end).unwrap());
-                    assert_eq!(hash.at(), end);
+                    assert_eq!(hash.at, end);
                 }
                 assert_eq!(hash.finish(), XxHash3_128::oneshot(&bytes), "{len} bytes in {steps} steps");
             }
